@@ -1,0 +1,188 @@
+# A whole frame in plain C: message type, bitmaps, then the fields their bits announce. The codec
+# wraps this in objects; nothing here touches one.
+
+from libc.stdint cimport uint8_t, uint16_t, uint64_t
+from libc.string cimport memcpy
+
+from fastpath._bytes cimport (
+    big_endian,
+    bytes_to_hex,
+    cs_leading_zeros,
+    fails,
+    hex_to_bytes,
+    not_bcd,
+    not_digits,
+    not_hex,
+    put_big_endian,
+)
+from fastpath._wire cimport (
+    BAD_DIGITS,
+    BAD_HEX,
+    BAD_VERSION,
+    EMPTY_SECONDARY,
+    ENDS_EARLY,
+    FINE,
+    FRAME_TOO_LONG,
+    HAS_THIRD_BITMAP,
+    LEFT_OVER,
+    NO_PAD,
+    Row,
+    put_bcd,
+    take_field,
+)
+
+cdef enum:
+    FIELDS = 129  # 0 .. 128
+    SECONDARY = 1
+    THIRD_BITMAP = 65
+    LONGEST_FRAME = 65535
+    NO_FIELD = -1
+
+# a packager as C reads it
+cdef struct Table:
+    Row rows[FIELDS]
+    bint mti_bcd
+    bint bitmap_raw
+    int version
+
+# where the fields of one frame are
+cdef struct Layout:
+    uint64_t bits[2]  # as sent, but for bit 1
+    uint16_t start[FIELDS]  # of the field with its length prefix
+    uint16_t count[FIELDS]  # digits, characters or bytes, as its length says
+    int last
+
+cdef struct Fault:
+    int field
+    Py_ssize_t offset
+
+
+cdef inline uint64_t bit_of(int field) noexcept nogil:
+    """The bit of a field inside its bitmap of 64."""
+    return <uint64_t>1 << (63 - ((field - 1) & 63))
+
+
+cdef inline Py_ssize_t mti_bytes(const Table* table) noexcept nogil:
+    return 2 if table.mti_bcd else 4
+
+
+cdef inline Py_ssize_t bitmap_bytes(const Table* table) noexcept nogil:
+    return 8 if table.bitmap_raw else 16
+
+
+cdef inline int read_bitmap(const Table* table, const uint8_t* data, uint64_t* bits) noexcept nogil:
+    cdef uint8_t opened[8]
+    if table.bitmap_raw:
+        bits[0] = big_endian(data)
+        return FINE
+    if not_hex(data, 16):
+        return BAD_HEX
+    hex_to_bytes(data, 8, opened)
+    bits[0] = big_endian(opened)
+    return FINE
+
+
+cdef inline int read_mti(const Table* table, const uint8_t* data) noexcept nogil:
+    cdef int version
+    if table.mti_bcd:
+        if fails(not_bcd, data, 2):
+            return BAD_DIGITS
+        version = data[0] >> 4
+    else:
+        if fails(not_digits, data, 4):
+            return BAD_DIGITS
+        version = data[0] - 48
+    return FINE if version == table.version else BAD_VERSION
+
+
+cdef inline int read_head(
+    const Table* table, const uint8_t* data, Py_ssize_t size, Layout* layout, Fault* fault
+) noexcept nogil:
+    """Message type and bitmaps; leaves the place behind them in `fault.offset`."""
+    cdef Py_ssize_t at = mti_bytes(table), width = bitmap_bytes(table)
+    cdef int reason
+    fault.field = 0
+    fault.offset = 0
+    layout.bits[0] = layout.bits[1] = 0
+    if size < at:
+        return ENDS_EARLY
+    reason = read_mti(table, data)
+    if reason != FINE:
+        return reason
+    fault.field = SECONDARY
+    fault.offset = at
+    if size - at < width:
+        return ENDS_EARLY
+    reason = read_bitmap(table, data + at, &layout.bits[0])
+    if reason != FINE:
+        return reason
+    at += width
+    if layout.bits[0] & bit_of(SECONDARY):
+        layout.bits[0] ^= bit_of(SECONDARY)
+        fault.offset = at
+        if size - at < width:
+            return ENDS_EARLY
+        reason = read_bitmap(table, data + at, &layout.bits[1])
+        if reason != FINE:
+            return reason
+        if layout.bits[1] == 0:
+            return EMPTY_SECONDARY
+        if layout.bits[1] & bit_of(THIRD_BITMAP):
+            fault.field = THIRD_BITMAP
+            return HAS_THIRD_BITMAP
+        at += width
+    fault.offset = at
+    return FINE
+
+
+cdef inline int read_frame(
+    const Table* table, const uint8_t* data, Py_ssize_t size, Layout* layout, Fault* fault
+) noexcept nogil:
+    """Finds and checks every field; on anything but FINE `fault` says where."""
+    cdef Py_ssize_t at, count = 0
+    cdef uint64_t bits
+    cdef int reason, half, field
+    fault.field = NO_FIELD
+    fault.offset = 0
+    if size > LONGEST_FRAME:
+        return FRAME_TOO_LONG
+    reason = read_head(table, data, size, layout, fault)
+    if reason != FINE:
+        return reason
+    at = fault.offset
+    layout.last = 0
+    for half in range(2):
+        bits = layout.bits[half]
+        while bits:
+            field = 64 * half + 1 + cs_leading_zeros(bits)
+            bits ^= bit_of(field)
+            layout.start[field] = <uint16_t>at
+            reason = take_field(&table.rows[field], data, size, &at, &count)
+            if reason != FINE:
+                fault.field = field
+                fault.offset = at
+                return reason
+            layout.count[field] = <uint16_t>count
+            layout.last = field
+    fault.field = NO_FIELD
+    fault.offset = at
+    return FINE if at == size else LEFT_OVER
+
+
+cdef inline Py_ssize_t put_head(
+    const Table* table, const uint8_t* digits, const uint64_t* bits, uint8_t* frame
+) noexcept nogil:
+    """Message type and bitmaps at the front of a frame (at most 36 bytes); returns their size."""
+    cdef uint8_t opened[16]
+    cdef Py_ssize_t at = mti_bytes(table), size = 16 if bits[1] else 8
+    if table.mti_bcd:
+        put_bcd(NO_PAD, digits, 4, 4, frame)
+    else:
+        memcpy(frame, digits, 4)
+    put_big_endian(bits[0] | (bit_of(SECONDARY) if bits[1] else 0), opened)
+    put_big_endian(bits[1], opened + 8)
+    if table.bitmap_raw:
+        memcpy(frame + at, opened, size)
+        return at + size
+    bytes_to_hex(opened, size, frame + at)
+    return at + 2 * size

@@ -1,0 +1,137 @@
+/* The slots of a token table: digests in ascending order, each at its home or after it.
+ *
+ * A slot is 12 bytes of digest and the card's id, lowest byte first; id 0 is an empty slot, all
+ * zero. The home of a digest is its leading 64 bits scaled to the capacity, so that homes ascend
+ * with digests: a look-up walks from the home until it meets an empty slot or a greater digest.
+ * There is no wrapping round; a few slots follow the capacity, and the last one is empty.
+ */
+#ifndef FASTPATH_TOKEN_SLOTS_H
+#define FASTPATH_TOKEN_SLOTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define DIGEST_LENGTH 12
+#define SLOT_LENGTH 16
+
+typedef struct {
+    uint8_t digest[DIGEST_LENGTH];
+    uint8_t id[4];
+} token_slot;
+
+static inline uint64_t high_first64(const uint8_t *from)
+{
+    uint64_t value;
+    memcpy(&value, from, sizeof value);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    value = __builtin_bswap64(value);
+#endif
+    return value;
+}
+
+static inline uint32_t high_first32(const uint8_t *from)
+{
+    return (uint32_t)from[0] << 24 | (uint32_t)from[1] << 16 | (uint32_t)from[2] << 8 | from[3];
+}
+
+static inline uint32_t slot_id(const token_slot *slot)
+{
+    return (uint32_t)slot->id[3] << 24 | (uint32_t)slot->id[2] << 16 |
+           (uint32_t)slot->id[1] << 8 | slot->id[0];
+}
+
+static inline void slot_fill(token_slot *slot, const uint8_t digest[DIGEST_LENGTH], uint32_t id)
+{
+    memcpy(slot->digest, digest, DIGEST_LENGTH);
+    for (int i = 0; i < 4; i++)
+        slot->id[i] = (uint8_t)(id >> (8 * i));
+}
+
+static inline uint64_t slot_home(const uint8_t digest[DIGEST_LENGTH], uint64_t capacity)
+{
+    return (uint64_t)((unsigned __int128)high_first64(digest) * capacity >> 64);
+}
+
+/* For qsort. */
+static int slot_order(const void *one, const void *other)
+{
+    return memcmp(one, other, DIGEST_LENGTH);
+}
+
+/* A probe often goes on into the next line: both are asked for. */
+static inline void slot_prefetch(const token_slot *slots, uint64_t capacity,
+                                 const uint8_t digest[DIGEST_LENGTH])
+{
+    const char *home = (const char *)&slots[slot_home(digest, capacity)];
+    __builtin_prefetch(home);
+    __builtin_prefetch(home + 48);
+}
+
+/* The id of `digest`, 0 when it is not in the table of `total` slots. */
+static inline uint32_t slot_find(const token_slot *slots, uint64_t capacity, uint64_t total,
+                                 const uint8_t digest[DIGEST_LENGTH])
+{
+    uint64_t leading = high_first64(digest);
+    uint32_t trailing = high_first32(digest + 8);
+    for (uint64_t i = slot_home(digest, capacity); i < total; i++) {
+        uint32_t id = slot_id(&slots[i]);
+        uint64_t here = high_first64(slots[i].digest);
+        if (id == 0 || here > leading)
+            return 0;
+        if (here == leading && high_first32(slots[i].digest + 8) == trailing)
+            return id;
+    }
+    return 0;
+}
+
+/* Guards against damage, not against malice: two running products over all slots. */
+typedef struct {
+    uint64_t one, two;
+} slot_sum;
+
+static inline void slot_sum_add(slot_sum *sum, const token_slot *slot)
+{
+    uint64_t one = sum->one ^ high_first64(slot->digest);
+    uint64_t two = sum->two ^ high_first64(slot->digest + 8);
+    one *= 0x9E3779B97F4A7C15ull;
+    two *= 0xC2B2AE3D27D4EB4Full;
+    sum->one = one << 29 | one >> 35;
+    sum->two = two << 31 | two >> 33;
+}
+
+static inline uint64_t slot_sum_end(const slot_sum *sum)
+{
+    return sum->one ^ (sum->two << 17 | sum->two >> 47);
+}
+
+/* Whether `total` slots are a table of `count` entries as described above, with that checksum. */
+static inline int slots_hold(const token_slot *slots, uint64_t capacity, uint64_t total,
+                             uint64_t count, uint64_t checksum)
+{
+    static const token_slot empty;
+    slot_sum sum = {0, 0};
+    uint64_t found = 0, run_start = 0, leading_before = 0;
+    const token_slot *previous = NULL;
+    for (uint64_t i = 0; i < total; i++) {
+        const token_slot *slot = &slots[i];
+        slot_sum_add(&sum, slot);
+        if (slot_id(slot) == 0) {
+            if (memcmp(slot, &empty, SLOT_LENGTH) != 0)
+                return 0;
+            run_start = i + 1;
+            continue;
+        }
+        uint64_t home = slot_home(slot->digest, capacity), leading = high_first64(slot->digest);
+        if (home > i || home < run_start || leading < leading_before)
+            return 0;
+        if (leading == leading_before && previous != NULL && slot_order(previous, slot) >= 0)
+            return 0;
+        previous = slot;
+        leading_before = leading;
+        found++;
+    }
+    return found == count && run_start == total && slot_sum_end(&sum) == checksum;
+}
+
+#endif

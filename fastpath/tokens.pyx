@@ -1,0 +1,447 @@
+# cython: language_level=3
+"""From a card number to the card's id, by a keyed digest; no card number is stored.
+
+The digest is an AES-CMAC (SP 800-38B) over one block, so it is worth nothing without its key, and
+the key is never in the table. The table is one file, mapped read-only and shared by all workers;
+a new generation is built beside it and renamed into place. See `csrc/token_slots.h` for the slots.
+"""
+
+import mmap
+import os
+import struct
+
+cimport cython
+
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_Check,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, qsort, realloc
+from libc.string cimport memcpy, memset
+
+__all__ = ["TokenKey", "TokenTable"]
+
+cdef extern from "Python.h":
+    bint PyUnicode_Check(object value)
+    bint PyUnicode_IS_ASCII(object value)
+    Py_ssize_t PyUnicode_GET_LENGTH(object value)
+    void *PyUnicode_DATA(object value)
+
+cdef extern from "secret.h" nogil:
+    void wipe(void *memory, size_t size)
+
+cdef extern from "aes.h" nogil:
+    ctypedef struct aes_key:
+        pass
+    ctypedef struct aes_cmac_key:
+        aes_key key
+        uint8_t *whole
+    void aes_startup()
+    void aes_force_portable(int portable)
+    const char *aes_implementation()
+    void aes_encrypt(const aes_key *key, const uint8_t *source, uint8_t *target, size_t blocks)
+    void aes_cmac_schedule(aes_cmac_key *key, const uint8_t *data, size_t length)
+
+cdef extern from "token_slots.h" nogil:
+    ctypedef struct token_slot:
+        uint8_t *digest
+    ctypedef struct slot_sum:
+        pass
+    int slot_order(const void *one, const void *other)
+    uint64_t slot_home(const uint8_t *digest, uint64_t capacity)
+    void slot_fill(token_slot *slot, const uint8_t *digest, uint32_t card_id)
+    void slot_prefetch(const token_slot *slots, uint64_t capacity, const uint8_t *digest)
+    uint32_t slot_find(
+        const token_slot *slots, uint64_t capacity, uint64_t total, const uint8_t *digest)
+    void slot_sum_add(slot_sum *total, const token_slot *slot)
+    uint64_t slot_sum_end(const slot_sum *total)
+    int slots_hold(
+        const token_slot *slots, uint64_t capacity, uint64_t total, uint64_t count,
+        uint64_t checksum)
+
+cdef enum:
+    BLOCK = 16
+    DIGEST = 12
+    SLOT = 16
+    HEADER = 64
+    DIGITS_MIN = 12
+    DIGITS_MAX = 19
+    GROUP = 16  # look-ups whose cache misses overlap
+    CHUNK_SLOTS = 65536
+
+# Magic, version, slot length, entries, capacity, slots in the file, checksum, zeros.
+_HEADER = struct.Struct("<8sIIQQQQ16x")
+_MAGIC = b"CSTOKENS"
+_VERSION = 1
+_SLOTS_MAX = 1 << 33
+
+aes_startup()
+
+# A card number as it came: characters that the caller keeps alive, and their number.
+cdef struct number:
+    const uint8_t *digits
+    Py_ssize_t count
+
+
+cdef int take_number(object pan, number *taken) except -1:
+    """A text that cannot be digits gets the count 0, which no check lets pass."""
+    if PyUnicode_Check(pan):
+        taken.digits = <const uint8_t *>PyUnicode_DATA(pan)
+        taken.count = PyUnicode_GET_LENGTH(pan) if PyUnicode_IS_ASCII(pan) else 0
+    elif PyBytes_Check(pan):
+        taken.digits = <const uint8_t *>PyBytes_AS_STRING(pan)
+        taken.count = PyBytes_GET_SIZE(pan)
+    else:
+        raise TypeError("a card number is str or bytes")
+    return 0
+
+
+cdef bint fill_block(const number *pan, const uint8_t *subkey, uint8_t *block) noexcept nogil:
+    """Number of digits, the digits as BCD, zeros; plus the CMAC subkey. False if malformed."""
+    cdef uint32_t digit
+    cdef Py_ssize_t i
+    memcpy(block, subkey, BLOCK)
+    if pan.count < DIGITS_MIN or pan.count > DIGITS_MAX:
+        return False
+    block[0] ^= <uint8_t>pan.count
+    for i in range(pan.count):
+        digit = <uint32_t>pan.digits[i] - c"0"
+        if digit > 9:
+            return False
+        block[1 + i // 2] ^= <uint8_t>(digit if i & 1 else digit << 4)
+    return True
+
+
+@cython.final
+cdef class TokenKey:
+    """The key of the card numbers' digests: 16 or 32 bytes, else ValueError.
+
+    It cannot be pickled, copied or read back, and is wiped when it dies.
+    """
+
+    cdef aes_cmac_key schedule
+
+    def __cinit__(self, bytes key not None):
+        if PyBytes_GET_SIZE(key) not in (16, 32):
+            raise ValueError("a token key has 16 or 32 bytes")
+        aes_cmac_schedule(
+            &self.schedule, <const uint8_t *>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+
+    def __dealloc__(self):
+        wipe(&self.schedule, sizeof(self.schedule))
+
+    def __repr__(self):
+        return "TokenKey(…)"
+
+    def __reduce__(self):
+        raise TypeError("a TokenKey cannot be pickled or copied")
+
+    cdef bint compute(self, const number *pan, uint8_t *block) noexcept nogil:
+        """The whole CMAC; False for a malformed number."""
+        if not fill_block(pan, self.schedule.whole, block):
+            return False
+        aes_encrypt(&self.schedule.key, block, block, 1)
+        return True
+
+    def digest(self, pan):
+        """The 12 bytes under which a card number (12 to 19 digits) is known.
+
+        Leftmost 96 bits of the AES-CMAC over one block: the number of digits, the digits as BCD,
+        zeros. ValueError for anything that is not such a number.
+        """
+        cdef uint8_t block[BLOCK]
+        cdef number taken
+        take_number(pan, &taken)
+        if not self.compute(&taken, block):
+            raise ValueError("a card number has 12 to 19 digits")
+        return PyBytes_FromStringAndSize(<char *>block, DIGEST)
+
+
+cdef class _Entries:
+    """Entries on their way into a table: collected, then sorted."""
+
+    cdef token_slot *slots
+    cdef size_t count
+    cdef size_t room
+
+    def __dealloc__(self):
+        free(self.slots)
+
+    cdef int append(self, object digest, object card_id) except -1:
+        cdef token_slot *grown
+        check_entry(digest, card_id)
+        if self.count == self.room:
+            self.room = self.room * 2 if self.room else 1024
+            grown = <token_slot *>realloc(self.slots, self.room * SLOT)
+            if grown is NULL:
+                raise MemoryError
+            self.slots = grown
+        slot_fill(
+            &self.slots[self.count], <const uint8_t *>PyBytes_AS_STRING(digest), card_id)
+        self.count += 1
+        return 0
+
+    cdef int sort(self) except -1:
+        cdef size_t i
+        cdef bint twice = False
+        if self.count == 0:
+            return 0
+        with nogil:
+            qsort(self.slots, self.count, SLOT, slot_order)
+            for i in range(1, self.count):
+                twice |= slot_order(&self.slots[i - 1], &self.slots[i]) == 0
+        if twice:
+            raise ValueError("a digest is there twice")
+        return 0
+
+
+cdef int check_entry(object digest, object card_id) except -1:
+    if not PyBytes_Check(digest) or PyBytes_GET_SIZE(digest) != DIGEST:
+        raise ValueError("a digest has 12 bytes")
+    if not isinstance(card_id, int) or not 1 <= card_id <= 0xFFFFFFFF:
+        raise ValueError("a card id is 1 to 2**32 - 1")
+    return 0
+
+
+cdef write_table(stream, _Entries entries):
+    """Header and slots; the header goes in last, so that half a file is never a table."""
+    cdef uint64_t capacity = entries.count * 20 // 17 + 1  # load 0.85
+    cdef uint64_t place, next_place = 0, chunk_start = 0
+    cdef size_t i
+    cdef slot_sum checksum
+    cdef token_slot *chunk = <token_slot *>malloc(CHUNK_SLOTS * SLOT)
+    if chunk is NULL:
+        raise MemoryError
+    memset(&checksum, 0, sizeof(checksum))
+    memset(chunk, 0, CHUNK_SLOTS * SLOT)
+    try:
+        stream.write(bytes(HEADER))
+        for i in range(entries.count):
+            place = slot_home(entries.slots[i].digest, capacity)
+            if place < next_place:
+                place = next_place
+            while place >= chunk_start + CHUNK_SLOTS:
+                write_chunk(stream, chunk, CHUNK_SLOTS, &checksum)
+                chunk_start += CHUNK_SLOTS
+            chunk[place - chunk_start] = entries.slots[i]
+            next_place = place + 1
+        total = max(next_place, capacity) + 1
+        while chunk_start < total:
+            place = min(total - chunk_start, CHUNK_SLOTS)
+            write_chunk(stream, chunk, place, &checksum)
+            chunk_start += place
+    finally:
+        free(chunk)
+    stream.seek(0)
+    stream.write(_HEADER.pack(
+        _MAGIC, _VERSION, SLOT, entries.count, capacity, total, slot_sum_end(&checksum)))
+
+
+cdef write_chunk(stream, token_slot *chunk, size_t slots, slot_sum *checksum):
+    cdef size_t i
+    for i in range(slots):
+        slot_sum_add(checksum, &chunk[i])
+    stream.write(PyBytes_FromStringAndSize(<char *>chunk, slots * SLOT))
+    memset(chunk, 0, CHUNK_SLOTS * SLOT)
+
+
+cdef sync_directory(path):
+    descriptor = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@cython.final
+cdef class TokenTable:
+    """A table from digests to card ids, mapped read-only; made by `build`, used after `open`.
+
+    What `add` puts in is known to this process only and lasts until its end.
+    """
+
+    cdef TokenKey key
+    cdef const uint8_t[::1] view
+    cdef const token_slot *slots
+    cdef uint64_t count
+    cdef uint64_t capacity
+    cdef uint64_t total
+    cdef dict additions
+
+    def __init__(self):
+        raise TypeError("use TokenTable.open")
+
+    def __reduce__(self):
+        raise TypeError("a TokenTable cannot be pickled or copied")
+
+    def __repr__(self):
+        return f"TokenTable({len(self)} cards)"
+
+    @staticmethod
+    def build(path, entries):
+        """Writes a table of (digest, card id) pairs, which may be any iterable, to `path`.
+
+        Digests have 12 bytes, ids are 1 to 2**32 - 1, no digest comes twice: else ValueError. The
+        file is complete and on disk before it takes its name; until then, and after any error,
+        what was at `path` stays. The same entries give the same bytes, whatever their order.
+        """
+        cdef _Entries collected = _Entries()
+        for digest, card_id in entries:
+            collected.append(digest, card_id)
+        collected.sort()
+        path = os.fspath(path)
+        temporary = path + (b".tmp" if isinstance(path, bytes) else ".tmp")
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        try:
+            with os.fdopen(os.open(temporary, flags, 0o600), "wb") as stream:
+                write_table(stream, collected)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+            raise
+        sync_directory(path)
+
+    @staticmethod
+    def open(path, TokenKey key not None, *, bint check=True):
+        """Maps the table at `path`; its digests must have been made with `key`.
+
+        ValueError when it is not a table of this version, or has another size than it says, or
+        (unless `check` is off, for workers whose supervisor has just looked) when any slot is
+        damaged: that reads the whole file, about 5 ms for a million cards.
+        """
+        cdef TokenTable table = TokenTable.__new__(TokenTable)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size < HEADER:
+                raise ValueError("not a token table")
+            mapped = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
+        finally:
+            os.close(descriptor)
+        magic, version, slot_length, count, capacity, total, checksum = _HEADER.unpack_from(mapped)
+        if magic != _MAGIC:
+            raise ValueError("not a token table")
+        if version != _VERSION or slot_length != SLOT:
+            raise ValueError("a token table of another version")
+        if not (count < total <= _SLOTS_MAX and 1 <= capacity < total):
+            raise ValueError("a token table with a damaged header")
+        if size != HEADER + total * SLOT:
+            raise ValueError("a token table of the wrong size")
+        table.key = key
+        table.view = mapped
+        table.slots = <const token_slot *>&table.view[HEADER]
+        table.count = count
+        table.capacity = capacity
+        table.total = total
+        table.additions = {}
+        if check and not table.holds(checksum):
+            raise ValueError("a token table with damaged slots")
+        return table
+
+    cdef bint holds(self, uint64_t checksum):
+        cdef bint right
+        with nogil:
+            right = slots_hold(self.slots, self.capacity, self.total, self.count, checksum)
+        return right
+
+    cdef int ready(self) except -1:
+        if self.slots is NULL:
+            raise TypeError("use TokenTable.open")
+        return 0
+
+    def __len__(self):
+        self.ready()
+        return self.count + len(self.additions)
+
+    def digest(self, pan):
+        """As `TokenKey.digest`, with the key of this table."""
+        self.ready()
+        return self.key.digest(pan)
+
+    def add(self, bytes digest not None, card_id):
+        """Makes a card known to this process. ValueError when its digest has another id already."""
+        cdef uint32_t known
+        self.ready()
+        check_entry(digest, card_id)
+        known = slot_find(
+            self.slots, self.capacity, self.total, <const uint8_t *>PyBytes_AS_STRING(digest))
+        if known == 0:
+            known = self.additions.setdefault(digest, card_id)
+        if known != card_id:
+            raise ValueError("the digest belongs to another card")
+
+    def get(self, pan):
+        """The id of the card with this number; 0 when unknown or not a card number."""
+        cdef uint8_t block[BLOCK]
+        cdef number taken
+        cdef uint32_t found
+        self.ready()
+        take_number(pan, &taken)
+        if not self.key.compute(&taken, block):
+            return 0
+        found = slot_find(self.slots, self.capacity, self.total, block)
+        if found == 0 and self.additions:
+            return self.additions.get(PyBytes_FromStringAndSize(<char *>block, DIGEST), 0)
+        return found
+
+    def get_many(self, list pans not None):
+        """The id of each card number, 0 where `get` says 0; one call without the GIL."""
+        cdef tuple held = tuple(pans)  # no other thread can take an element away meanwhile
+        cdef Py_ssize_t i, count = len(held)
+        cdef number *numbers = NULL
+        cdef uint32_t *found = NULL
+        self.ready()
+        try:
+            numbers = <number *>calloc(<size_t>(count + 1), sizeof(number))
+            found = <uint32_t *>malloc(<size_t>(count + 1) * sizeof(uint32_t))
+            if numbers is NULL or found is NULL:
+                raise MemoryError
+            for i in range(count):
+                take_number(held[i], &numbers[i])
+            with nogil:
+                self.find_all(numbers, found, count)
+            ids = [found[i] for i in range(count)]
+        finally:
+            free(numbers)
+            free(found)
+        if self.additions:
+            for i in range(count):
+                if ids[i] == 0:
+                    ids[i] = self.get(held[i])
+        return ids
+
+    cdef void find_all(
+        self, const number *numbers, uint32_t *found, Py_ssize_t count
+    ) noexcept nogil:
+        """Digests of a group at once, all their cache lines asked for, then the look-ups."""
+        cdef uint8_t blocks[GROUP * BLOCK]
+        cdef bint valid[GROUP]
+        cdef Py_ssize_t start = 0, i, size
+        while start < count:
+            size = min(count - start, <Py_ssize_t>GROUP)
+            for i in range(size):
+                valid[i] = fill_block(
+                    &numbers[start + i], self.key.schedule.whole, &blocks[BLOCK * i])
+            aes_encrypt(&self.key.schedule.key, blocks, blocks, size)
+            for i in range(size):
+                slot_prefetch(self.slots, self.capacity, &blocks[BLOCK * i])
+            for i in range(size):
+                found[start + i] = slot_find(
+                    self.slots, self.capacity, self.total, &blocks[BLOCK * i]) if valid[i] else 0
+            start += size
+
+
+def _implementation():
+    """For tests: which AES runs, as in `fastpath.mac.implementation`."""
+    return aes_implementation().decode()
+
+
+def _force_portable(bint portable):
+    """For tests: token keys made from now on use the portable AES (or again the fastest)."""
+    aes_force_portable(portable)

@@ -1,0 +1,81 @@
+"""`decide`: what a request does to a card.
+
+A decision is taken on a working copy of the card (`WorkingCard`). It returns the answer, and where
+the card's chain grows it has appended the link: approvals and refusals alike, since a refusal that
+left no trace would turn into an approval when its repeat arrives after a top-up. Only an approved
+balance enquiry and the repeat of something known leave no link.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from rules.booking import Moment, Policy
+from rules.cards import WorkingCard
+from rules.ledger import Answer, Link
+from rules.operations import OPERATIONS
+from rules.requests import CardRequest, Operation
+from rules.responses import Response, ReversalState, Rule
+from rules.restoring import restorable_minor
+from rules.reversal import reverse
+from rules.verification import check_secrets
+
+__all__ = ["decide", "lacks_history"]
+
+
+def decide(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
+    """Decide one request on a card's working copy; requests of one card in order of arrival."""
+    prior = card.find(request.key)
+    if prior is not None:
+        return _repeated(request, card, prior)
+    if request.operation is Operation.REVERSAL:
+        if request.original_key in card.keys_elsewhere and card.find(request.original_key) is None:
+            return _differs(request)
+        return reverse(request, card, moment, policy)
+    refusal = check_secrets(request, card, moment, policy)
+    if refusal is not None:
+        return refusal
+    return OPERATIONS[request.operation](request, card, moment)
+
+
+def lacks_history(request: CardRequest, card: WorkingCard) -> bool:
+    """Whether links of the journal must be read before this request can be decided.
+
+    They must where the window points to a link, where it may have forgotten one, and for all that
+    names an earlier transaction.
+    """
+    version = card.window.find(request.key)
+    if version is not None:
+        return version not in card.known
+    if not card.window.surely_knows(request.key):
+        return True
+    return request.operation is Operation.REVERSAL or bool(request.original_transaction_id)
+
+
+def _repeated(request: CardRequest, card: WorkingCard, prior: Link) -> Answer:
+    """The first answer again, unless the content differs or it has been undone since."""
+    if prior.operation is Operation.TOMBSTONE:
+        return prior.answer
+    if prior.fingerprint != request.fingerprint:
+        return _differs(request)
+    reversed_since = any(
+        link.operation is Operation.REVERSAL for link in card.undoers(prior.version)
+    )
+    if reversed_since and restorable_minor(card, prior) == 0:
+        return msgspec.structs.replace(
+            prior.answer,
+            response=Response.REFUSED,
+            rule=Rule.REVERSED,
+            approval_code="",
+            balances="",
+            reversal_state=ReversalState.REVERSED,
+        )
+    return prior.answer
+
+
+def _differs(request: CardRequest) -> Answer:
+    """Same key, other content: nothing is said of the first answer."""
+    transaction_id = request.transaction_id
+    return Answer(
+        Response.DUPLICATE_DIFFERS, transaction_id, request.rrn or transaction_id, Rule.DUPLICATE
+    )

@@ -1,0 +1,156 @@
+"""How a decision becomes a link of the card's chain: `approve` and `refuse`."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from rules.cards import WorkingCard
+from rules.identity import format_transaction_id
+from rules.ledger import AccountKind, Answer, Link, Posting
+from rules.lots import LotMove
+from rules.requests import CardRequest, Operation
+from rules.responses import Response, ReversalState, Rule
+
+__all__ = ["Moment", "Policy", "approve", "card_to_merchant", "refuse", "unknown_card"]
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """The programme's numbers."""
+
+    pin_tries_max: int = 5
+    code_tries_max: int = 5
+    horizon_s: int = 60 * 86_400
+    """How old an original may be for a reversal to find it."""
+
+
+class Moment(msgspec.Struct, frozen=True, gc=False):
+    """The instant of a batch: all its decisions are taken at one time."""
+
+    now_s: int
+    """UTC seconds."""
+    year_month: str
+    """YYMM of that instant, to compare with a card's expiry."""
+    batch_id: int
+
+
+def card_to_merchant(
+    card: WorkingCard, request: CardRequest, amount_minor: int
+) -> tuple[Posting, ...]:
+    """The posting of value that moves between card and merchant: above 0 to the merchant."""
+    merchant_id = request.terminal.merchant_id
+    if amount_minor > 0:
+        return (
+            Posting(
+                AccountKind.CARD, card.card_id, AccountKind.MERCHANT, merchant_id, amount_minor
+            ),
+        )
+    if amount_minor < 0:
+        return (
+            Posting(
+                AccountKind.MERCHANT, merchant_id, AccountKind.CARD, card.card_id, -amount_minor
+            ),
+        )
+    return ()
+
+
+def approve(
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    *,
+    amount_minor: int = 0,
+    effect_minor: int = 0,
+    moves: list[LotMove] | None = None,
+    postings: tuple[Posting, ...] = (),
+    status_before: int,
+    undoes: int = 0,
+    response: Response = Response.APPROVED,
+    answered_minor: int | None = None,
+    reversal_state: ReversalState = ReversalState.NONE,
+) -> Answer:
+    """Append the link of an approval whose effect the card's state already shows.
+
+    `effect_minor` has been applied to the lots by the caller (`moves`); here it is applied to the
+    purse's sum, and both must agree: ValueError otherwise, before anything is written.
+    """
+    purse = card.state.purse(request.purse)
+    purse.available_minor += effect_minor
+    if purse.available_minor < 0 or effect_minor != sum(m.amount_minor for m in moves or ()):
+        raise ValueError("a link's effect is not what its lots moved")
+    is_reversal = request.operation is Operation.REVERSAL
+    transaction_id = request.transaction_id
+    answer = Answer(
+        response,
+        transaction_id,
+        request.rrn or transaction_id,
+        approval_code=transaction_id[-6:],
+        amount_minor=answered_minor,
+        balances="" if is_reversal else card.balances(request.purse),
+        reversal_state=reversal_state,
+        requested_minor=request.amount_minor if response is Response.PARTIAL else None,
+    )
+    link = _link(request, card, answer)
+    link.amount_minor = amount_minor
+    link.effect_minor = effect_minor
+    link.moves = tuple(moves or ())
+    link.postings = postings
+    link.status_before = status_before
+    link.undoes = undoes
+    card.append(link, moment.batch_id)
+    return answer
+
+
+def refuse(
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    response: Response,
+    rule: Rule,
+    reversal_state: ReversalState = ReversalState.NONE,
+) -> Answer:
+    """Append the link of a refusal: it moves nothing, and a repeat hears it again."""
+    if response is Response.NO_SUCH_CARD:
+        answer = unknown_card(request)
+    else:
+        transaction_id = request.transaction_id
+        answer = Answer(
+            response,
+            transaction_id,
+            request.rrn or transaction_id,
+            rule,
+            reversal_state=reversal_state,
+        )
+    link = _link(request, card, answer)
+    link.status_before = card.state.status
+    card.append(link, moment.batch_id)
+    return answer
+
+
+def unknown_card(request: CardRequest) -> Answer:
+    """The answer to an unknown card, and to every other that must not be told from one.
+
+    Its transaction id is made from the request alone, so that neither a first answer nor that of a
+    repeat tells whether a chain was there to keep it. The highest bit marks the kind; ids counted
+    by a worker do not reach it.
+    """
+    digest = hashlib.blake2b(request.key + request.card_digest, digest_size=8).digest()
+    number = int.from_bytes(digest, "big") >> 5 | 1 << 59
+    transaction_id = format_transaction_id(number)
+    return Answer(Response.NO_SUCH_CARD, transaction_id, request.rrn or transaction_id, Rule.CARD)
+
+
+def _link(request: CardRequest, card: WorkingCard, answer: Answer) -> Link:
+    return Link(
+        card_id=card.card_id,
+        version=card.state.version + 1,
+        key=request.key,
+        fingerprint=request.fingerprint,
+        operation=request.operation,
+        answer=answer,
+        terminal_id=request.terminal.terminal_id,
+        merchant_id=request.terminal.merchant_id,
+        purse=request.purse,
+        requested_minor=request.amount_minor,
+    )

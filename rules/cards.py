@@ -1,0 +1,174 @@
+"""A card: its facts, its state, and the working copy that a batch's decisions are taken on."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from rules.ledger import Link
+from rules.lots import Lot
+from rules.money import Purse, additional_amount
+from rules.window import Window
+
+__all__ = ["CardFacts", "CardState", "CardStatus", "HistoryMissing", "PurseState", "WorkingCard"]
+
+
+class CardStatus(enum.IntEnum):
+    """What a card may be. The numbers are stored."""
+
+    ISSUED = 1
+    UNLOCKED = 2
+    ACTIVE = 3
+    BLOCKED = 4
+    LOST = 5
+    STOLEN = 6
+    FROZEN = 7
+    EXPIRED = 8
+    CLOSED = 9
+
+
+class CardFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What does not change while a card lives."""
+
+    programme_id: int
+    currency: str
+    """ISO 4217 numeric code of its e-cash and voucher purses."""
+    expiry: str
+    """YYMM, the last month of validity."""
+    pvv: bytes = b""
+    """PIN verification value; empty for a card without a PIN."""
+    code_digest: bytes = b""
+    """Keyed digest of the card verification code; empty for a card without one."""
+    face_value_minor: int = 0
+    """What a pre-valued card is worth when it is activated; 0 for a card without a face value."""
+
+
+class PurseState(msgspec.Struct, array_like=True, gc=False):
+    """One purse: the sums, and the lots that make them up."""
+
+    available_minor: int = 0
+    held_minor: int = 0
+    lots: list[Lot] = []
+
+
+class CardState(msgspec.Struct, array_like=True, gc=False):
+    """All that changes on a card. Its encoded form travels through Redis and is in every link."""
+
+    version: int
+    batch_id: int
+    """The batch that wrote this version."""
+    status: CardStatus
+    ecash: PurseState
+    voucher: PurseState
+    points: PurseState
+    pin_tries: int = 0
+    """Wrong PINs since the last right one."""
+    code_tries: int = 0
+    lots_made: int = 0
+    status_before_block: CardStatus = CardStatus.ACTIVE
+
+    @staticmethod
+    def new() -> CardState:
+        """The state before a card's first link."""
+        return CardState(0, 0, CardStatus.ISSUED, PurseState(), PurseState(), PurseState())
+
+    def purse(self, purse: Purse) -> PurseState:
+        """The purse that an account type of DE 3 names."""
+        if purse is Purse.ECASH:
+            return self.ecash
+        return self.voucher if purse is Purse.VOUCHER else self.points
+
+
+_encode_state = msgspec.msgpack.Encoder().encode
+_decode_state = msgspec.msgpack.Decoder(CardState).decode
+_decode_facts = msgspec.msgpack.Decoder(CardFacts).decode
+
+
+class HistoryMissing(LookupError):
+    """A link that the card's window names could not be read from the journal."""
+
+
+class WorkingCard:
+    """A card in the hands of one batch: decisions change it in order of arrival, commit makes it so.
+
+    `known` are links read from the journal (by key, by transaction id, and all that undid
+    something), with the links of this batch added as they are made.
+    """
+
+    __slots__ = (
+        "base_batch_id",
+        "base_version",
+        "card_id",
+        "encoded_facts",
+        "encoded_state",
+        "facts",
+        "keys_elsewhere",
+        "known",
+        "new",
+        "state",
+        "window",
+    )
+
+    def __init__(self, card_id: int, facts: bytes, state: bytes, window: bytes) -> None:
+        """Open a card's encoded parts. msgspec.DecodeError where they are damaged."""
+        self.card_id = card_id
+        self.encoded_facts = facts
+        self.encoded_state = state
+        self.facts = _decode_facts(facts)
+        self.state = _decode_state(state)
+        self.window = Window(window)
+        self.base_version = self.state.version
+        self.base_batch_id = self.state.batch_id
+        self.known: dict[int, Link] = {}
+        self.keys_elsewhere: frozenset[bytes] = frozenset()
+        """Keys asked for that the journal holds under another card."""
+        self.new: list[Link] = []
+
+    def append(self, link: Link, batch_id: int) -> None:
+        """Take a new link into the chain: the state gets its version, the link the state after."""
+        state = self.state
+        state.version = link.version
+        state.batch_id = batch_id
+        link.status_after = state.status
+        link.available_after_minor = state.purse(link.purse).available_minor
+        link.state_after = _encode_state(state)
+        self.window.add(link.key, link.version)
+        self.known[link.version] = link
+        self.new.append(link)
+
+    def find(self, key: bytes) -> Link | None:
+        """The link made for a key, as far as the window and what was read of the journal know.
+
+        HistoryMissing when the window points to a link that was not read: deciding without it
+        could do a thing twice.
+        """
+        version = self.window.find(key)
+        if version is not None:
+            if version not in self.known:
+                raise HistoryMissing(self.card_id, version)
+            return self.known[version]
+        for link in reversed(self.known.values()):
+            if link.key == key:
+                return link
+        return None
+
+    def find_transaction(self, transaction_id: str) -> Link | None:
+        """The link that answered with this `TX`."""
+        for link in self.known.values():
+            if link.answer.transaction_id == transaction_id:
+                return link
+        return None
+
+    def undoers(self, version: int) -> list[Link]:
+        """The approved links that undid the link of this version."""
+        return [link for link in self.known.values() if link.undoes == version and link.approved]
+
+    def balances(self, purse: Purse) -> str:
+        """DE 54 for one purse: the ledger amount, then the available one."""
+        held = self.state.purse(purse)
+        currency = purse.currency(self.facts.currency)
+        ledger_minor = held.available_minor + held.held_minor
+        return additional_amount(purse, "01", currency, ledger_minor) + additional_amount(
+            purse, "02", currency, held.available_minor
+        )

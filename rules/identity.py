@@ -1,0 +1,76 @@
+"""Who and what a message names: masked card numbers, transaction keys, transaction ids.
+
+A *request key* is 16 bytes: the message's own instant (UTC seconds, big-endian, 4 bytes), then 96
+bits of a digest over everything else that identifies it. The instant in front has two uses: keys
+of one hour lie together in the journal's index, and a card can tell from a key alone whether it
+may already have forgotten it (see `rules.window`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+__all__ = [
+    "KEY_LENGTH",
+    "Pan",
+    "content_fingerprint",
+    "format_transaction_id",
+    "key_instant",
+    "request_key",
+]
+
+KEY_LENGTH = 16
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)
+
+
+class Pan(str):
+    """A primary account number. Its repr is masked; `str()` of it is the number, on purpose."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Pan({self.masked()!r})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self.masked(), spec)
+
+    def masked(self) -> str:
+        """First six and last four digits (PCI DSS 3.4.1), nothing of a number under 12 digits."""
+        if len(self) < 12:
+            return "…"
+        return f"{self[:6]}…{self[-4:]}"
+
+
+def request_key(instant_s: int, parts: str) -> bytes:
+    """The key under which a transaction is known.
+
+    `instant_s` is the message's DE 13 + DE 12 in UTC seconds (0 where it is keyed by its batch
+    number), `parts` all other parts, separated so that no two lists give one text. The card is not
+    part of it: keys are always looked up together with a card.
+    """
+    digest = hashlib.blake2b(parts.encode(), digest_size=KEY_LENGTH - 4).digest()
+    return instant_s.to_bytes(4, "big") + digest
+
+
+def key_instant(key: bytes) -> int:
+    """The UTC second in a request key; 0 for one that carries none."""
+    return int.from_bytes(key[:4], "big")
+
+
+def content_fingerprint(parts: str) -> bytes:
+    """8 bytes over what a repeat must have in common with its original (DE 3, 4, 49, 95, 103)."""
+    return hashlib.blake2b(parts.encode(), digest_size=8).digest()
+
+
+def format_transaction_id(number: int) -> str:
+    """`TX`: 60 bits as 12 characters of Crockford's base 32 (no I, L, O, U)."""
+    pairs = _PAIRS
+    return (
+        pairs[number >> 50 & 1023]
+        + pairs[number >> 40 & 1023]
+        + pairs[number >> 30 & 1023]
+        + pairs[number >> 20 & 1023]
+        + pairs[number >> 10 & 1023]
+        + pairs[number & 1023]
+    )

@@ -1,0 +1,147 @@
+"""Lots: every credit on a card keeps its origin, its expiry and whether it may be paid out.
+
+Spending takes the soonest-expiring lot first, then promotional before paid value, then the oldest.
+What takes value away from lots says so in `LotMove`s, so that a return or a reversal can put it
+back into the very lots it came from.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+import msgspec
+
+__all__ = ["Lot", "LotMove", "Origin", "give_back", "restorable", "take", "take_all"]
+
+
+class Origin(enum.IntEnum):
+    """Where a lot's value comes from. The numbers are stored."""
+
+    PAID = 1
+    PROMO = 2
+    REWARD = 3
+    REFUND = 4
+    GOODWILL = 5
+
+
+_NO_EXPIRY = 1 << 31
+
+
+class Lot(msgspec.Struct, array_like=True, gc=False):
+    """What is left of one credit."""
+
+    lot_id: int
+    """Counts up per card."""
+    available_minor: int
+    origin: Origin = Origin.PAID
+    cashable: bool = True
+    expires_day: int = 0
+    """Days since 1970-01-01 of the last day it can be spent; 0 for never."""
+    sponsor_id: int = 0
+    """Who pays for promotional value; 0 for nobody."""
+
+
+class LotMove(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Value that left a lot (amount below zero) or came into one (above)."""
+
+    lot_id: int
+    amount_minor: int
+    origin: Origin
+    cashable: bool
+    expires_day: int
+    sponsor_id: int
+
+
+def _move(lot: Lot, amount_minor: int) -> LotMove:
+    return LotMove(
+        lot.lot_id, amount_minor, lot.origin, lot.cashable, lot.expires_day, lot.sponsor_id
+    )
+
+
+def _spending_order(lot: Lot) -> tuple[int, bool, int]:
+    return (lot.expires_day or _NO_EXPIRY, lot.origin is Origin.PAID, lot.lot_id)
+
+
+def take(
+    lots: list[Lot], amount_minor: int, *, first: Iterable[int] = (), cashable_only: bool = False
+) -> list[LotMove]:
+    """Take an amount out of the lots, in place, and say from where.
+
+    `first` names lots that are emptied before all others (a load that is undone gives back its own
+    lot first). The caller has checked that the amount is there; ValueError otherwise.
+    """
+    if len(lots) > 1:
+        preferred = set(first)
+        order = sorted(lots, key=lambda lot: (lot.lot_id not in preferred, _spending_order(lot)))
+    else:
+        order = lots[:]
+    moves = []
+    for lot in order:
+        if amount_minor == 0:
+            break
+        if cashable_only and not lot.cashable:
+            continue
+        part = min(lot.available_minor, amount_minor)
+        if part:
+            lot.available_minor -= part
+            amount_minor -= part
+            moves.append(_move(lot, -part))
+    if amount_minor:
+        raise ValueError("the lots hold less than what is taken")
+    lots[:] = [lot for lot in lots if lot.available_minor]
+    return moves
+
+
+def take_all(lots: list[Lot], *, cashable_only: bool = False) -> list[LotMove]:
+    """Empty all lots, or all that may be paid out."""
+    amount = sum(lot.available_minor for lot in lots if lot.cashable or not cashable_only)
+    return take(lots, amount, cashable_only=cashable_only)
+
+
+def restorable(taken: Iterable[LotMove], restored: Iterable[LotMove]) -> list[LotMove]:
+    """What was taken and has not been put back, per lot, as moves of what may still come back.
+
+    `restored` are the moves of all that undid the original so far. The last lot that was touched
+    comes first: a partial return refills what would have been spent last.
+    """
+    back: dict[int, int] = {}
+    for move in restored:
+        back[move.lot_id] = back.get(move.lot_id, 0) + move.amount_minor
+    open_moves = []
+    for move in reversed(list(taken)):
+        left = -move.amount_minor
+        used = min(left, back.get(move.lot_id, 0))
+        back[move.lot_id] = back.get(move.lot_id, 0) - used
+        if left > used:
+            open_moves.append(msgspec.structs.replace(move, amount_minor=left - used))
+    return open_moves
+
+
+def give_back(lots: list[Lot], sources: Iterable[LotMove], amount_minor: int) -> list[LotMove]:
+    """Put an amount back into the very lots named, in place; a lot that was used up returns.
+
+    ValueError when the sources cannot hold the amount: the caller has checked that.
+    """
+    moves = []
+    for source in sources:
+        if amount_minor == 0:
+            break
+        part = min(source.amount_minor, amount_minor)
+        amount_minor -= part
+        lot = next((lot for lot in lots if lot.lot_id == source.lot_id), None)
+        if lot is None:
+            lot = Lot(
+                source.lot_id,
+                0,
+                source.origin,
+                source.cashable,
+                source.expires_day,
+                source.sponsor_id,
+            )
+            lots.append(lot)
+        lot.available_minor += part
+        moves.append(_move(lot, part))
+    if amount_minor:
+        raise ValueError("more is given back than was taken")
+    return moves

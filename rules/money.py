@@ -1,0 +1,34 @@
+"""Purses, currencies and the bounds of amounts. All amounts are integers in minor units."""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["AMOUNT_MINOR_MAX", "POINTS_CURRENCY", "Purse", "additional_amount"]
+
+AMOUNT_MINOR_MAX = 999_999_999_999
+"""The largest amount DE 4 and DE 54 can carry (n12)."""
+
+POINTS_CURRENCY = "999"
+"""ISO 4217 numeric code for "no currency": the loyalty purse counts points."""
+
+
+class Purse(enum.IntEnum):
+    """The account types of DE 3 that name a purse of a card (ISO 8583 A.4, private range)."""
+
+    ECASH = 60
+    VOUCHER = 80
+    POINTS = 90
+
+    def currency(self, programme_currency: str) -> str:
+        """The ISO 4217 numeric code in which this purse counts."""
+        return POINTS_CURRENCY if self is Purse.POINTS else programme_currency
+
+
+def additional_amount(purse: int, amount_type: str, currency: str, amount_minor: int) -> str:
+    """One amount of DE 54: account type, amount type, currency, C or D, 12 digits (20 characters).
+
+    `amount_type` is "01" for the ledger balance and "02" for the available one.
+    """
+    sign = "C" if amount_minor >= 0 else "D"
+    return f"{purse:02d}{amount_type}{currency}{sign}{abs(amount_minor):012d}"

@@ -1,0 +1,271 @@
+"""What each operation of a terminal does to a card, one function per operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rules.booking import Moment, approve, card_to_merchant, refuse
+from rules.cards import CardStatus, WorkingCard
+from rules.ledger import Answer
+from rules.lots import Lot, LotMove, Origin, give_back, restorable, take
+from rules.money import AMOUNT_MINOR_MAX, Purse
+from rules.requests import CardRequest, Operation
+from rules.responses import Response, Rule
+from rules.restoring import restorable_minor, restoring_moves
+
+__all__ = ["OPERATIONS"]
+
+_STATUS_REFUSALS = {
+    CardStatus.LOST: Response.LOST,
+    CardStatus.STOLEN: Response.STOLEN,
+    CardStatus.EXPIRED: Response.EXPIRED,
+    CardStatus.BLOCKED: Response.RESTRICTED,
+    CardStatus.FROZEN: Response.RESTRICTED,
+    CardStatus.CLOSED: Response.NOT_PERMITTED_TO_CARD,
+    CardStatus.ISSUED: Response.NOT_ACTIVATED,
+    CardStatus.UNLOCKED: Response.NOT_ACTIVATED,
+    CardStatus.ACTIVE: Response.NOT_PERMITTED_TO_CARD,
+}
+
+
+def _refusal_by_status(
+    request: CardRequest, card: WorkingCard, moment: Moment, *allowed: CardStatus
+) -> Answer | None:
+    """None when the card is in one of the states allowed and not past its expiry."""
+    status = card.state.status
+    if status not in allowed:
+        return refuse(request, card, moment, _STATUS_REFUSALS[status], Rule.STATUS)
+    if card.facts.expiry < moment.year_month:
+        return refuse(request, card, moment, Response.EXPIRED, Rule.EXPIRY)
+    return None
+
+
+def _credit(
+    request: CardRequest, card: WorkingCard, moment: Moment, amount_minor: int
+) -> list[LotMove] | Answer:
+    """A new lot of paid value, or the refusal when the purse cannot count that much."""
+    purse = card.state.purse(request.purse)
+    if purse.available_minor + purse.held_minor + amount_minor > AMOUNT_MINOR_MAX:
+        return refuse(request, card, moment, Response.OVER_AMOUNT_LIMIT, Rule.BALANCE_LIMIT)
+    card.state.lots_made += 1
+    lot = Lot(card.state.lots_made, amount_minor, cashable=request.purse is Purse.ECASH)
+    purse.lots.append(lot)
+    return [LotMove(lot.lot_id, amount_minor, lot.origin, lot.cashable, 0, 0)]
+
+
+def _unlock(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+    refusal = _refusal_by_status(request, card, moment, CardStatus.ISSUED)
+    return refusal or _set_status(request, card, moment, CardStatus.UNLOCKED)
+
+
+def _activate(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+    amount_minor = request.amount_minor
+    answered_minor = None
+    status = card.state.status
+    if status is CardStatus.ACTIVE:
+        return refuse(request, card, moment, Response.NOT_PERMITTED_TO_CARD, Rule.STATUS)
+    refusal = _refusal_by_status(request, card, moment, CardStatus.ISSUED, CardStatus.UNLOCKED)
+    if refusal is not None:
+        return refusal
+    if request.operation is Operation.ACTIVATE_PREVALUED:
+        face_value_minor = card.facts.face_value_minor
+        if face_value_minor == 0 or amount_minor not in (0, face_value_minor):
+            return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.FACE_VALUE)
+        amount_minor = answered_minor = face_value_minor
+    moves = _credit(request, card, moment, amount_minor)
+    if isinstance(moves, Answer):
+        return moves
+    card.state.status = CardStatus.ACTIVE
+    return approve(
+        request,
+        card,
+        moment,
+        amount_minor=amount_minor,
+        effect_minor=amount_minor,
+        moves=moves,
+        postings=card_to_merchant(card, request, -amount_minor),
+        status_before=status,
+        answered_minor=answered_minor,
+    )
+
+
+def _load(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+    refusal = _refusal_by_status(request, card, moment, CardStatus.ACTIVE)
+    if refusal is not None:
+        return refusal
+    moves = _credit(request, card, moment, request.amount_minor)
+    if isinstance(moves, Answer):
+        return moves
+    return approve(
+        request,
+        card,
+        moment,
+        amount_minor=request.amount_minor,
+        effect_minor=request.amount_minor,
+        moves=moves,
+        postings=card_to_merchant(card, request, -request.amount_minor),
+        status_before=card.state.status,
+    )
+
+
+def _redeem(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+    refusal = _refusal_by_status(request, card, moment, CardStatus.ACTIVE)
+    if refusal is not None:
+        return refusal
+    purse = card.state.purse(request.purse)
+    amount_minor = request.amount_minor
+    response = Response.APPROVED
+    if purse.available_minor < amount_minor:
+        if not request.partial_allowed or purse.available_minor == 0:
+            return refuse(request, card, moment, Response.INSUFFICIENT, Rule.FUNDS)
+        amount_minor = purse.available_minor
+        response = Response.PARTIAL
+    moves = take(purse.lots, amount_minor)
+    return approve(
+        request,
+        card,
+        moment,
+        amount_minor=amount_minor,
+        effect_minor=-amount_minor,
+        moves=moves,
+        postings=card_to_merchant(card, request, amount_minor),
+        status_before=card.state.status,
+        response=response,
+        answered_minor=amount_minor if response is Response.PARTIAL else None,
+    )
+
+
+def _return(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+    refusal = _refusal_by_status(request, card, moment, CardStatus.ACTIVE)
+    if refusal is not None:
+        return refusal
+    if not request.original_transaction_id:
+        return _return_unlinked(request, card, moment)
+    sale = card.find_transaction(request.original_transaction_id)
+    if sale is None or sale.operation is not Operation.REDEEM or not sale.approved:
+        return refuse(request, card, moment, Response.NO_SUCH_ORIGINAL, Rule.ORIGINAL)
+    if sale.merchant_id != request.terminal.merchant_id:
+        return refuse(
+            request, card, moment, Response.NOT_PERMITTED_TO_TERMINAL, Rule.OTHER_MERCHANT
+        )
+    amount_minor = request.amount_minor
+    if sale.purse is not request.purse or amount_minor > restorable_minor(card, sale):
+        return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.RESTORABLE)
+    sources = restorable(sale.moves, restoring_moves(card, sale))
+    moves = give_back(card.state.purse(request.purse).lots, sources, amount_minor)
+    return approve(
+        request,
+        card,
+        moment,
+        amount_minor=amount_minor,
+        effect_minor=amount_minor,
+        moves=moves,
+        postings=card_to_merchant(card, request, -amount_minor),
+        status_before=card.state.status,
+        undoes=sale.version,
+    )
+
+
+def _return_unlinked(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+    """A return that names no sale: a new lot that is never paid out."""
+    if not request.terminal.may_return_unlinked:
+        return refuse(request, card, moment, Response.NOT_PERMITTED_TO_TERMINAL, Rule.PERMISSION)
+    purse = card.state.purse(request.purse)
+    moves = _credit(request, card, moment, request.amount_minor)
+    if isinstance(moves, Answer):
+        return moves
+    lot = purse.lots[-1]
+    lot.cashable = False
+    lot.origin = Origin.REFUND
+    return approve(
+        request,
+        card,
+        moment,
+        amount_minor=request.amount_minor,
+        effect_minor=request.amount_minor,
+        moves=[LotMove(lot.lot_id, request.amount_minor, lot.origin, lot.cashable, 0, 0)],
+        postings=card_to_merchant(card, request, -request.amount_minor),
+        status_before=card.state.status,
+    )
+
+
+def _cash_out(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+    refusal = _refusal_by_status(request, card, moment, CardStatus.ACTIVE)
+    if refusal is not None:
+        return refusal
+    lots = card.state.purse(request.purse).lots
+    cashable_minor = sum(lot.available_minor for lot in lots if lot.cashable)
+    amount_minor = request.amount_minor or cashable_minor
+    if amount_minor == 0 or amount_minor > cashable_minor:
+        return refuse(request, card, moment, Response.INSUFFICIENT, Rule.CASHABLE)
+    return approve(
+        request,
+        card,
+        moment,
+        amount_minor=amount_minor,
+        effect_minor=-amount_minor,
+        moves=take(lots, amount_minor, cashable_only=True),
+        postings=card_to_merchant(card, request, amount_minor),
+        status_before=card.state.status,
+        answered_minor=amount_minor,
+    )
+
+
+def _balance(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+    refusal = _refusal_by_status(request, card, moment, CardStatus.ACTIVE)
+    if refusal is not None:
+        return refusal
+    purses = tuple(Purse) if request.all_purses else (request.purse,)
+    transaction_id = request.transaction_id
+    return Answer(
+        Response.APPROVED,
+        transaction_id,
+        request.rrn or transaction_id,
+        approval_code=transaction_id[-6:],
+        balances="".join(card.balances(purse) for purse in purses),
+    )
+
+
+def _deactivate(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+    refusal = _refusal_by_status(
+        request, card, moment, CardStatus.ACTIVE, CardStatus.ISSUED, CardStatus.UNLOCKED
+    )
+    return refusal or _set_status(request, card, moment, CardStatus.CLOSED)
+
+
+def _block(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+    refusal = _refusal_by_status(
+        request, card, moment, CardStatus.ACTIVE, CardStatus.ISSUED, CardStatus.UNLOCKED
+    )
+    if refusal is not None:
+        return refusal
+    card.state.status_before_block = card.state.status
+    return _set_status(request, card, moment, CardStatus.BLOCKED)
+
+
+def _unblock(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+    refusal = _refusal_by_status(request, card, moment, CardStatus.BLOCKED)
+    return refusal or _set_status(request, card, moment, card.state.status_before_block)
+
+
+def _set_status(
+    request: CardRequest, card: WorkingCard, moment: Moment, status: CardStatus
+) -> Answer:
+    before = card.state.status
+    card.state.status = status
+    return approve(request, card, moment, status_before=before)
+
+
+OPERATIONS: dict[Operation, Callable[[CardRequest, WorkingCard, Moment], Answer]] = {
+    Operation.UNLOCK: _unlock,
+    Operation.ACTIVATE: _activate,
+    Operation.ACTIVATE_PREVALUED: _activate,
+    Operation.LOAD: _load,
+    Operation.REDEEM: _redeem,
+    Operation.RETURN: _return,
+    Operation.CASH_OUT: _cash_out,
+    Operation.BALANCE: _balance,
+    Operation.DEACTIVATE: _deactivate,
+    Operation.BLOCK: _block,
+    Operation.UNBLOCK: _unblock,
+}

@@ -1,0 +1,112 @@
+"""What a message asks for, freed of its bytes."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from rules.money import Purse
+
+__all__ = [
+    "AMOUNT_OPTIONAL",
+    "CardRequest",
+    "Entry",
+    "Operation",
+    "ReversalReason",
+    "Terminal",
+]
+
+
+class Operation(enum.IntEnum):
+    """What is done to a card. The numbers are stored; they never change their meaning."""
+
+    ISSUE = 1
+    UNLOCK = 2
+    ACTIVATE = 3
+    ACTIVATE_PREVALUED = 4
+    LOAD = 5
+    REDEEM = 6
+    RETURN = 7
+    CASH_OUT = 8
+    BALANCE = 9
+    DEACTIVATE = 10
+    BLOCK = 11
+    UNBLOCK = 12
+    REVERSAL = 20
+    TOMBSTONE = 21
+
+
+AMOUNT_OPTIONAL = frozenset(
+    {
+        Operation.UNLOCK,
+        Operation.ACTIVATE_PREVALUED,
+        Operation.CASH_OUT,
+        Operation.BALANCE,
+        Operation.DEACTIVATE,
+        Operation.BLOCK,
+        Operation.UNBLOCK,
+    }
+)
+"""Operations whose DE 4 may be absent or 0."""
+
+
+class Entry(enum.IntEnum):
+    """How the card number reached the terminal (DE 22, digits 1-2)."""
+
+    READ = 1
+    KEYED = 2
+
+
+class ReversalReason(enum.IntEnum):
+    """`RE`: why a reversal is sent (ISO 8583:2003 message reason codes, 4000 range)."""
+
+    CUSTOMER = 4000
+    TIME_OUT = 4021
+    MERCHANT = 4351
+
+
+class Terminal(msgspec.Struct, frozen=True, gc=False):
+    """What the rules must know of the terminal that asks. Ids are the switch's own numbers."""
+
+    terminal_id: int
+    merchant_id: int
+    network: bool
+    """The terminal stands behind a network or programme link, not at a till."""
+    may_return_unlinked: bool = False
+
+
+class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A request that concerns one card, complete but for the card's state.
+
+    A PIN never gets here: `pvv` is the PIN verification value of the PIN that was entered, and
+    `code_digest` the keyed digest of the code; both are compared with what the card has. An empty
+    `pvv` says that a PIN block came which could not be opened, None that none came.
+    """
+
+    operation: Operation
+    key: bytes
+    fingerprint: bytes
+    transaction_id: str
+    rrn: str
+    """DE 37 as sent; empty where the switch gives one."""
+    terminal: Terminal
+    card_digest: bytes = b""
+    """The card number's keyed digest, known also where no such card is."""
+    purse: Purse = Purse.ECASH
+    all_purses: bool = False
+    amount_minor: int = 0
+    entry: Entry = Entry.READ
+    expiry: str | None = None
+    pvv: bytes | None = None
+    code_digest: bytes | None = None
+    partial_allowed: bool = False
+    original_transaction_id: str = ""
+    # reversals only
+    original_key: bytes = b""
+    reverses_enquiry: bool = False
+    reason: ReversalReason = ReversalReason.TIME_OUT
+    final_amount_minor: int | None = None
+    """DE 95: what the original shall amount to after a partial reversal."""
+    amount_given: bool = True
+    """DE 4 was in the message."""

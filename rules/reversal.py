@@ -1,0 +1,176 @@
+"""Reversals: each ends in one named state, in whatever order it and its original arrive.
+
+The tombstone of an unknown original is a link under the original's own key: original and reversal
+race for one version of one card, and the one that comes second finds the other.
+"""
+
+from __future__ import annotations
+
+from rules.booking import Moment, Policy, approve, card_to_merchant, refuse
+from rules.cards import CardStatus, WorkingCard
+from rules.identity import key_instant
+from rules.ledger import AccountKind, Answer, Link, Posting
+from rules.lots import give_back, restorable, take
+from rules.requests import CardRequest, Operation, ReversalReason
+from rules.responses import Response, ReversalState, Rule
+from rules.restoring import restorable_minor, restoring_moves
+
+__all__ = ["reverse"]
+
+_VALUE_TO_MERCHANT = frozenset({Operation.REDEEM, Operation.CASH_OUT})
+_STATUS_ONLY = frozenset(
+    {Operation.UNLOCK, Operation.DEACTIVATE, Operation.BLOCK, Operation.UNBLOCK}
+)
+
+
+def reverse(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
+    """The table of the dialect, row by row. The request has been found to be no repeat."""
+    instant_s = key_instant(request.original_key)
+    if instant_s and instant_s < moment.now_s - policy.horizon_s:
+        return refuse(
+            request, card, moment, Response.REFUSED, Rule.LATE, reversal_state=ReversalState.LATE
+        )
+    if request.reverses_enquiry:
+        return _without_effect(request, card, moment, ReversalState.NOTHING)
+    original = card.find(request.original_key)
+    if original is None:
+        _bar(request, card, moment)
+        return _without_effect(request, card, moment, ReversalState.NOTHING)
+    if not original.approved:
+        return _without_effect(request, card, moment, ReversalState.NOTHING)
+    if request.amount_given and request.amount_minor not in (
+        original.requested_minor,
+        original.amount_minor,
+    ):
+        return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.AMOUNT)
+    if original.operation in _STATUS_ONLY:
+        return _reverse_status(request, card, moment, original)
+    return _reverse_value(request, card, moment, original)
+
+
+def _reverse_value(
+    request: CardRequest, card: WorkingCard, moment: Moment, original: Link
+) -> Answer:
+    left_minor = restorable_minor(card, original)
+    final_minor = request.final_amount_minor or 0
+    if left_minor == 0 or final_minor == left_minor:
+        return _without_effect(request, card, moment, ReversalState.ALREADY)
+    if final_minor > left_minor:
+        return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.AMOUNT)
+    undone_minor = left_minor - final_minor
+    state = ReversalState.PARTIAL if final_minor else ReversalState.REVERSED
+    # The moves go to the original's purse: DE 3 is part of its key, so both name the same one.
+    lots = card.state.purse(original.purse).lots
+    if original.operation in _VALUE_TO_MERCHANT:
+        sources = restorable(original.moves, restoring_moves(card, original))
+        moves = give_back(lots, sources, undone_minor)
+        return approve(
+            request,
+            card,
+            moment,
+            amount_minor=undone_minor,
+            effect_minor=undone_minor,
+            moves=moves,
+            postings=card_to_merchant(card, request, -undone_minor),
+            status_before=card.state.status,
+            undoes=original.version,
+            reversal_state=state,
+        )
+    return _take_back(request, card, moment, original, undone_minor, state)
+
+
+def _take_back(
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    original: Link,
+    undone_minor: int,
+    state: ReversalState,
+) -> Answer:
+    """Undo a credit. What was spent meanwhile is the loading merchant's shortfall."""
+    purse = card.state.purse(original.purse)
+    found_minor = min(purse.available_minor, undone_minor)
+    missing_minor = undone_minor - found_minor
+    if missing_minor and request.reason is not ReversalReason.TIME_OUT:
+        return refuse(request, card, moment, Response.REFUSED, Rule.SPENT)
+    moves = take(purse.lots, found_minor, first=[move.lot_id for move in original.moves])
+    postings = card_to_merchant(card, request, found_minor)
+    status_before = card.state.status
+    if missing_minor:
+        state = ReversalState.PARTIAL
+        card.state.status = CardStatus.FROZEN
+        postings += (
+            Posting(
+                AccountKind.SHORTFALL,
+                original.merchant_id,
+                AccountKind.MERCHANT,
+                original.merchant_id,
+                missing_minor,
+            ),
+        )
+    elif (
+        original.operation in (Operation.ACTIVATE, Operation.ACTIVATE_PREVALUED)
+        and state is ReversalState.REVERSED
+        and status_before is CardStatus.ACTIVE
+    ):
+        card.state.status = CardStatus(original.status_before)
+    return approve(
+        request,
+        card,
+        moment,
+        amount_minor=undone_minor,
+        effect_minor=-found_minor,
+        moves=moves,
+        postings=postings,
+        status_before=status_before,
+        undoes=original.version,
+        reversal_state=state,
+    )
+
+
+def _reverse_status(
+    request: CardRequest, card: WorkingCard, moment: Moment, original: Link
+) -> Answer:
+    """Undo a change of status, unless the card has gone on to another one since."""
+    if card.undoers(original.version):
+        return _without_effect(request, card, moment, ReversalState.ALREADY)
+    status_before = card.state.status
+    if status_before != original.status_after:
+        return _without_effect(request, card, moment, ReversalState.NOTHING)
+    card.state.status = CardStatus(original.status_before)
+    return approve(
+        request,
+        card,
+        moment,
+        status_before=status_before,
+        undoes=original.version,
+        reversal_state=ReversalState.REVERSED,
+    )
+
+
+def _without_effect(
+    request: CardRequest, card: WorkingCard, moment: Moment, state: ReversalState
+) -> Answer:
+    return approve(request, card, moment, status_before=card.state.status, reversal_state=state)
+
+
+def _bar(request: CardRequest, card: WorkingCard, moment: Moment) -> None:
+    """The tombstone: from now on the original's key has an answer, and that is no."""
+    transaction_id = request.transaction_id
+    answer = Answer(Response.REFUSED, transaction_id, transaction_id, Rule.BARRED)
+    card.append(
+        Link(
+            card_id=card.card_id,
+            version=card.state.version + 1,
+            key=request.original_key,
+            fingerprint=b"",
+            operation=Operation.TOMBSTONE,
+            answer=answer,
+            terminal_id=request.terminal.terminal_id,
+            merchant_id=request.terminal.merchant_id,
+            purse=request.purse,
+            requested_minor=request.amount_minor,
+            status_before=card.state.status,
+        ),
+        moment.batch_id,
+    )

@@ -1,0 +1,31 @@
+"""The compiled modules of fastpath/. All other metadata is in pyproject.toml."""
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+CSRC = "fastpath/csrc"
+COMPILE = ["-O3", "-Wall", "-Wno-unused-function", "-fno-strict-aliasing"]
+
+
+def module(name: str, *sources: str) -> Extension:
+    """One extension `fastpath.name` from its .pyx and the C files it stands on."""
+    return Extension(
+        f"fastpath.{name}",
+        [f"fastpath/{name}.pyx", *(f"{CSRC}/{source}" for source in sources)],
+        include_dirs=[CSRC],
+        depends=[f"{CSRC}/{source.replace('.c', '.h')}" for source in sources],
+        extra_compile_args=COMPILE,
+    )
+
+
+setup(
+    ext_modules=cythonize(
+        [
+            module("framing"),
+            module("codec"),
+            module("mac", "des.c", "aes.c"),
+            module("tokens", "aes.c"),
+        ],
+        compiler_directives={"language_level": "3", "embedsignature": True},
+    )
+)

@@ -1,0 +1,7 @@
+"""`python -m switch` is `cardswitch`."""
+
+import sys
+
+from switch.cli import main
+
+sys.exit(main())

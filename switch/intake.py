@@ -1,0 +1,358 @@
+"""From frames to requests: decode, authenticate, translate; and from answers back to replies.
+
+All frames that one read held go through together, their MACs in one call. What needs no card is
+answered here at once; the rest goes into the pipeline as tickets.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from fastpath.codec import Message, decode, encode, encode_unsealed, seal
+from fastpath.errors import FormatError
+from fastpath.mac import MacKey, sign_many, verify_many
+from fastpath.specs import DE
+from rules.ledger import Answer
+from rules.responses import Response, Rule
+from switch.connection import Connection
+from switch.journal.rows import Refusal
+from switch.logs import RateLimited
+from switch.metrics import FrameRefusal, Metrics
+from switch.pipeline import Pipeline, Ticket
+from switch.programme import AcquirerLink, Programme, TerminalEntry
+from switch.wire.link import Frame
+from switch.wire.replies import plain_answer, reply_fields, reply_mti
+from switch.wire.salvage import salvage
+from switch.wire.translate import Refused, Translator
+
+__all__ = ["Intake", "Received"]
+
+_TERMINAL, _MERCHANT = int(DE.TERMINAL), int(DE.MERCHANT)
+_ACQUIRER, _STAN, _RRN = int(DE.ACQUIRER), int(DE.STAN), int(DE.RRN)
+_SECURITY_CONTROL, _NETWORK_CODE = int(DE.SECURITY_CONTROL), int(DE.NETWORK_CODE)
+_CARD_CLASSES = frozenset("124")
+_SIGN_ON, _SIGN_OFF, _ECHO = "001", "002", "301"
+_REFUSALS_WAITING_MAX = 10_000
+
+log = logging.getLogger(__name__)
+
+
+class Received:
+    """A message on its way through the switch, with what its reply needs."""
+
+    __slots__ = ("arrived", "connection", "mac_key", "message", "terminal", "tpdu")
+
+    def __init__(
+        self, connection: Connection, message: Message, tpdu: bytes, arrived: float
+    ) -> None:
+        self.connection = connection
+        self.message = message
+        self.tpdu = tpdu
+        self.arrived = arrived
+        self.terminal: TerminalEntry | None = None
+        self.mac_key: MacKey | None = None
+        """Set once the message's MAC was right; signs the reply."""
+
+
+class Intake:
+    """One worker's door for messages."""
+
+    def __init__(
+        self,
+        translator: Translator,
+        metrics: Metrics,
+        next_transaction_id: Callable[[], str],
+        utc_now: Callable[[], datetime.datetime],
+        monotonic: Callable[[], float],
+        *,
+        answer_within_s: float,
+    ) -> None:
+        self._translator = translator
+        self._metrics = metrics
+        self._next_transaction_id = next_transaction_id
+        self._utc_now = utc_now
+        self._monotonic = monotonic
+        self._answer_within_s = answer_within_s
+        self._limited = RateLimited(log)
+        self.pipeline: Pipeline | None = None
+        self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_WAITING_MAX)
+        """What is to go into the refusal log; the oldest are dropped when it cannot be written."""
+
+    @property
+    def programme(self) -> Programme:
+        """The programme in force."""
+        return self._translator.programme
+
+    # Frames in
+
+    def receive(self, connection: Connection, frames: list[Frame], now: float) -> None:
+        """Take the frames of one read all the way to tickets or replies."""
+        link = self.programme.links[connection.link.config.name]
+        answers: list[tuple[Received, Answer]] = []
+        decoded = self._decode(connection, frames, now, answers)
+        verified = self._authenticate(decoded, link, answers)
+        now_s = int(self._utc_now().timestamp())
+        tickets: list[Ticket] = []
+        for received in verified:
+            try:
+                ticket = self._translate(received, link, now_s)
+            except Refused as refused:
+                answers.append((received, self._refusal(received, refused.response, refused.rule)))
+            except FormatError as error:
+                answers.append((received, self._format_refusal(received, error)))
+            else:
+                if isinstance(ticket, Ticket):
+                    tickets.append(ticket)
+                else:
+                    answers.append((received, ticket))
+        if answers:
+            self.reply(answers)
+        if tickets:
+            assert self.pipeline is not None
+            self.pipeline.submit(tickets)
+
+    def _decode(
+        self,
+        connection: Connection,
+        frames: list[Frame],
+        now: float,
+        answers: list[tuple[Received, Answer]],
+    ) -> list[Received]:
+        packager = connection.link.config.packager
+        decoded = []
+        for frame in frames:
+            try:
+                message = decode(packager, frame.message)
+            except FormatError as error:
+                self._metrics.frame_refused(FrameRefusal.FORMAT)
+                salvaged = salvage(packager, frame.message, error)
+                if salvaged is None or reply_mti(salvaged.mti) is None:
+                    self._limited.event(logging.WARNING, "unreadable", error=str(error))
+                    connection.settle(1)
+                    connection.drain()
+                    continue
+                received = Received(connection, salvaged, frame.tpdu, now)
+                answers.append((received, self._format_refusal(received, error)))
+                continue
+            if reply_mti(message.mti) is None:  # a reply or a notification: never answered
+                self._metrics.frame_refused(FrameRefusal.FORMAT)
+                connection.settle(1)
+                continue
+            decoded.append(Received(connection, message, frame.tpdu, now))
+        return decoded
+
+    def _authenticate(
+        self,
+        decoded: list[Received],
+        link: AcquirerLink,
+        answers: list[tuple[Received, Answer]],
+    ) -> list[Received]:
+        """Terminal first (58), then the MACs of all in one call (63)."""
+        known: list[tuple[Received, tuple[MacKey, ...]]] = []
+        for received in decoded:
+            message = received.message
+            terminal = self._terminal_of(message, link)
+            if terminal is None:
+                if message.get(_TERMINAL) is None:
+                    error = FormatError("missing", field=_TERMINAL)
+                    answers.append((received, self._format_refusal(received, error)))
+                    continue
+                self._metrics.frame_refused(FrameRefusal.TERMINAL)
+                refusal = self._refusal(received, Response.NOT_PERMITTED_TO_TERMINAL, Rule.TERMINAL)
+                answers.append((received, refusal))
+                continue
+            received.terminal = terminal
+            control = message.get(_SECURITY_CONTROL)
+            version = int(control[:2]) if control else None
+            known.append((received, terminal.keys.mac_candidates(version)))
+        rights = verify_many(
+            [keys[0] for _, keys in known if keys],
+            [r.message.raw[: r.message.mac_covers] for r, keys in known if keys],
+            [r.message.mac or b"" for r, keys in known if keys],
+        )
+        verdicts = iter(rights)
+        verified = []
+        for received, keys in known:
+            message = received.message
+            right = next(verdicts) if keys else False
+            if right:
+                received.mac_key = keys[0]
+            else:
+                covered, mac = message.raw[: message.mac_covers], message.mac or b""
+                others = (key for key in keys[1:] if key.verify(covered, mac))
+                received.mac_key = next(others, None)
+            if received.mac_key is None:
+                self._metrics.frame_refused(FrameRefusal.MAC)
+                answers.append((received, self._refusal(received, Response.MAC_WRONG, Rule.MAC)))
+            else:
+                verified.append(received)
+        return verified
+
+    def _terminal_of(self, message: Message, link: AcquirerLink) -> TerminalEntry | None:
+        code = message.get(_TERMINAL)
+        terminal = self.programme.terminals.get(code.strip()) if code is not None else None
+        if terminal is None or not terminal.enabled or terminal.link != link.name:
+            return None
+        merchant = message.get(_MERCHANT)
+        if merchant is not None and merchant.strip() != terminal.merchant_code:
+            return None
+        return terminal
+
+    def _translate(self, received: Received, link: AcquirerLink, now_s: int) -> Ticket | Answer:
+        """A ticket for the pipeline, or the answer where no card is concerned."""
+        message, terminal = received.message, received.terminal
+        assert terminal is not None
+        acquirer = message.get(_ACQUIRER)
+        if acquirer is not None and acquirer not in (link.acquirer_id, *link.foreign_acquirer_ids):
+            raise Refused(Response.NOT_PERMITTED_TO_TERMINAL, Rule.ACQUIRER)
+        message_class = message.mti[1]
+        if message_class == "8":
+            return self._network_management(received)
+        if not received.connection.link.may_transact():
+            raise Refused(Response.NOT_PERMITTED_TO_TERMINAL, Rule.SIGN_ON)
+        if not terminal.merchant_open:
+            raise Refused(Response.UNKNOWN_MERCHANT, Rule.MERCHANT)
+        if message_class not in _CARD_CLASSES:
+            raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
+        if message.get(_MERCHANT) is None:
+            raise FormatError("missing", field=_MERCHANT)
+        translated = self._translator.translate(
+            message, terminal, link, self._next_transaction_id(), now_s
+        )
+        deadline = received.arrived + self._answer_within_s
+        return Ticket(translated.request, translated.card_id, received.arrived, deadline, received)
+
+    def _network_management(self, received: Received) -> Answer:
+        """0800: sign-on, sign-off, echo."""
+        code = received.message.get(_NETWORK_CODE)
+        if received.message.get(_STAN) is None:
+            raise FormatError("missing", field=_STAN)
+        if code is None:
+            raise FormatError("missing", field=_NETWORK_CODE)
+        link = received.connection.link
+        if code == _SIGN_ON:
+            link.signed_on()
+        elif code == _SIGN_OFF:
+            link.signed_off()
+        elif code != _ECHO:
+            raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
+        return self._plain(received, Response.APPROVED, Rule.NONE)
+
+    # Refusals
+
+    def _plain(self, received: Received, response: Response, rule: Rule) -> Answer:
+        rrn = received.message.get(_RRN) or ""
+        return plain_answer(self._next_transaction_id(), response, rule, rrn)
+
+    def _refusal(self, received: Received, response: Response, rule: Rule) -> Answer:
+        self.refusals.append(self._row(received, response, rule))
+        self._tell(received, response, rule)
+        return self._plain(received, response, rule)
+
+    def _format_refusal(self, received: Received, error: FormatError) -> Answer:
+        self._tell(received, Response.FORMAT_ERROR, Rule.FORMAT, error=str(error))
+        self.refusals.append(self._row(received, Response.FORMAT_ERROR, Rule.FORMAT))
+        return self._plain(received, Response.FORMAT_ERROR, Rule.FORMAT)
+
+    def _tell(self, received: Received, response: Response, rule: Rule, **more: object) -> None:
+        message = received.message
+        self._limited.event(
+            logging.INFO,
+            "refused",
+            link=received.connection.link.config.name,
+            mti=message.mti,
+            response=response.value,
+            rule=rule.value,
+            terminal=message.get(_TERMINAL),
+            stan=message.get(_STAN),
+            **more,
+        )
+
+    def _row(
+        self, received: Received, response: Response, rule: Rule, digest: bytes = b""
+    ) -> Refusal:
+        message = received.message
+        return Refusal(
+            link=received.connection.link.config.name,
+            mti=message.mti,
+            response=response.value,
+            rule=rule.value,
+            terminal=_printable(message.get(_TERMINAL)),
+            stan=_printable(message.get(_STAN)),
+            card_digest=digest,
+        )
+
+    # Answers out: the pipeline's observer
+
+    def answered(self, answers: Sequence[tuple[Ticket, Answer]]) -> None:
+        """Answers of the pipeline, final and durable: sign and send them."""
+        replies = []
+        for ticket, answer in answers:
+            received = ticket.context
+            assert isinstance(received, Received)
+            replies.append((received, answer))
+            if answer.rule:
+                if answer.response is Response.CANNOT_DECIDE:
+                    self._metrics.frame_refused(FrameRefusal.OVERLOAD)
+                self._tell(received, answer.response, answer.rule, tx=answer.transaction_id)
+        if replies:
+            self.reply(replies)
+
+    def refusal_of(self, ticket: Ticket, answer: Answer) -> Refusal:
+        """The refusal log's row for a card that does not exist."""
+        received = ticket.context
+        assert isinstance(received, Received)
+        return self._row(received, answer.response, answer.rule, ticket.request.card_digest)
+
+    def batch_committed(self, size: int, seconds: float) -> None:
+        """Count a batch."""
+        self._metrics.batch_size.observe_many((size,))
+
+    def batch_stale(self) -> None:
+        """Count a batch that was refused as stale."""
+        self._metrics.batch_refusals.inc()
+
+    def fault(self, where: str, error: BaseException) -> None:
+        """Log what broke; its requests are answered 96."""
+        self._limited.event(logging.ERROR, "fault", where=where, exception=error)
+
+    def reply(self, answers: Sequence[tuple[Received, Answer]]) -> None:
+        """Build, sign and send replies: all of one connection in one piece."""
+        now = self._utc_now()
+        bodies: list[bytes] = []
+        for received, answer in answers:
+            message = received.message
+            offset_min = received.terminal.utc_offset_min if received.terminal else 0
+            fields = reply_fields(message, answer, now, offset_min)
+            mti = reply_mti(message.mti) or "0810"
+            bodies.append(_unsigned(message, mti, fields, signed=received.mac_key is not None))
+        signed = [
+            (at, received.mac_key)
+            for at, (received, _) in enumerate(answers)
+            if received.mac_key is not None
+        ]
+        macs = sign_many([key for _, key in signed], [bodies[at] for at, _ in signed])
+        for (at, _), mac in zip(signed, macs, strict=True):
+            bodies[at] = seal(answers[at][0].message.packager, bodies[at], mac)
+        by_connection: dict[Connection, list[Frame]] = {}
+        for (received, _), body in zip(answers, bodies, strict=True):
+            by_connection.setdefault(received.connection, []).append(Frame(body, received.tpdu))
+        for connection, frames in by_connection.items():
+            connection.send(frames)
+        sent = self._monotonic()
+        self._metrics.answered([(r.message.mti, a.response.value) for r, a in answers])
+        self._metrics.latency.observe_many([sent - r.arrived for r, _ in answers])
+
+
+def _unsigned(message: Message, mti: str, fields: dict[int, str | bytes], *, signed: bool) -> bytes:
+    if signed:
+        return encode_unsealed(message.packager, mti, fields)
+    return encode(message.packager, mti, fields)
+
+
+def _printable(text: str | None) -> str:
+    """A field as the refusal log keeps it: bounded, without control characters."""
+    return "".join(c if c.isprintable() else "?" for c in (text or "")[:15])

@@ -1,0 +1,220 @@
+"""The journal as the pipeline sees it: read cards and links, append a batch, learn its fate."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import trio
+
+from rules.cards import CardFacts
+from rules.ledger import Link
+from switch.journal.bridge import STORE_ERRORS, Connection, is_outcome_unknown, is_retryable
+from switch.journal.rows import CardRow, link_from_row
+
+__all__ = ["BatchRejected", "HistoryQuery", "JournalDown", "JournalSession", "Outcome"]
+
+_APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 48)) + ")"
+
+_READ_CARDS = """
+select c.card_id, c.programme_id, p.currency, c.expiry, c.pvv, c.code_digest, c.face_value_minor,
+       s.state, s.request_window
+from card c
+join card_state s on s.card_id = c.card_id
+join programme p on p.programme_id = c.programme_id
+where c.card_id = any($1::bigint[])
+"""
+
+_LINK_COLUMNS = """
+    l.card_id, l.version, l.request_key, l.operation, l.terminal_id, l.merchant_id, l.purse,
+    l.amount_minor, l.available_after, l.undoes, l.body
+"""
+
+# Links by key (of any card: a key under another card is reported too), by transaction id, and all
+# that undid something on these cards.
+_READ_HISTORY = f"""
+select {_LINK_COLUMNS} from link l
+where l.request_key = any($1::bytea[]) and l.month >= $4
+union all
+select {_LINK_COLUMNS} from link l
+where l.card_id = any($2::bigint[]) and l.undoes > 0 and l.month >= $4
+union all
+select {_LINK_COLUMNS} from link l
+where l.card_id = any($2::bigint[]) and l.tx = any($3::text[]) and l.month >= $4
+"""  # noqa: S608 -- the column list is the constant above
+
+_READ_TOKENS = "select card_id, digest from card where digest = any($1::bytea[])"
+
+_BARRIER = """
+insert into barrier (run, written_at) values ($1, now())
+on conflict (run) do update set written_at = excluded.written_at returning 1
+"""
+
+
+_encode_facts = msgspec.msgpack.Encoder().encode
+
+
+class JournalDown(Exception):
+    """Postgres cannot be reached; nothing was done."""
+
+
+class BatchRejected(Exception):
+    """Postgres refused a row of the batch for its content; nothing was done."""
+
+
+class Outcome(enum.IntEnum):
+    """What `append_batch` returns."""
+
+    COMMITTED = 0
+    MET_ITSELF = 1
+    STALE = 2
+
+
+class HistoryQuery(msgspec.Struct):
+    """What must be read of the journal for a batch."""
+
+    keys: set[bytes] = msgspec.field(default_factory=set)
+    card_ids: set[int] = msgspec.field(default_factory=set)
+    transaction_ids: set[str] = msgspec.field(default_factory=set)
+
+
+class JournalSession:
+    """One lane's connection to the journal; connects again by itself."""
+
+    def __init__(
+        self,
+        url: str,
+        run: int,
+        *,
+        read_timeout_s: float = 2.0,
+        on_down: Callable[[str], None] = lambda _kind: None,
+    ) -> None:
+        """`on_down` is told the kind of each failure to reach Postgres, as it happens."""
+        self._url = url
+        self._on_down = on_down
+        self._run = run
+        self._read_timeout_s = read_timeout_s
+        self._connection: Connection | None = None
+        self.outcomes_unknown = 0
+        """How often a commit's outcome had to be found out."""
+
+    async def connect(self) -> Connection:
+        """The live connection; JournalDown when there is none to be had."""
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            return connection
+        try:
+            self._connection = await Connection.open(self._url)
+        except STORE_ERRORS as error:
+            self._on_down(type(error).__name__)
+            raise JournalDown(type(error).__name__) from None
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.discard()
+            self._connection = None
+
+    async def append(self, arguments: tuple[Any, ...]) -> Outcome:
+        """Append a batch and find out what became of it, however long that takes.
+
+        STALE says that it is not in and never will be. JournalDown and BatchRejected say that
+        nothing was done. Never to be cancelled: the caller shields it.
+        """
+        in_doubt = False
+        pause_s = 0.02
+        while True:
+            try:
+                connection = await self.connect()
+                outcome = Outcome(await connection.value(_APPEND, *arguments))
+            except JournalDown:
+                if not in_doubt:
+                    raise
+            except STORE_ERRORS as error:
+                if is_retryable(error):
+                    if not in_doubt:
+                        return Outcome.STALE
+                elif not is_outcome_unknown(error):
+                    raise BatchRejected(f"{type(error).__name__}: {error}") from None
+                else:
+                    in_doubt = True
+                    self.outcomes_unknown += 1
+                    self._drop()
+                    self._on_down(type(error).__name__)
+            else:
+                if connection.sync_wait_cut:
+                    connection.sync_wait_cut = False
+                    in_doubt = True
+                if in_doubt and outcome is not Outcome.STALE:
+                    await self._barrier()
+                return outcome
+            await trio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 0.5)
+
+    async def _barrier(self) -> None:
+        """After a doubt: what was read as committed is safe once a later write is durable."""
+        while True:
+            try:
+                connection = await self.connect()
+                await connection.value(_BARRIER, self._run)
+                if not connection.sync_wait_cut:
+                    return
+                connection.sync_wait_cut = False
+            except JournalDown:
+                pass
+            except STORE_ERRORS:
+                self._drop()
+            await trio.sleep(0.05)
+
+    async def _rows(self, query: str, *args: Any) -> list[Any]:
+        try:
+            connection = await self.connect()
+            return await connection.rows(query, *args, timeout_s=self._read_timeout_s)
+        except STORE_ERRORS as error:
+            self._drop()
+            self._on_down(type(error).__name__)
+            raise JournalDown(type(error).__name__) from None
+
+    async def read_cards(self, card_ids: Sequence[int]) -> dict[int, CardRow]:
+        """The committed rows of these cards, straight from the primary."""
+        found = {}
+        for row in await self._rows(_READ_CARDS, card_ids):
+            facts = CardFacts(
+                row["programme_id"],
+                row["currency"],
+                row["expiry"],
+                row["pvv"],
+                row["code_digest"],
+                row["face_value_minor"],
+            )
+            found[row["card_id"]] = CardRow(
+                _encode_facts(facts), row["state"], row["request_window"]
+            )
+        return found
+
+    async def read_history(self, query: HistoryQuery, oldest_month: Any) -> list[Link]:
+        """Links by key, by transaction id, and the undoing links of the cards, oldest first."""
+        rows = await self._rows(
+            _READ_HISTORY,
+            list(query.keys),
+            list(query.card_ids),
+            list(query.transaction_ids),
+            oldest_month,
+        )
+        return sorted(map(link_from_row, rows), key=lambda link: (link.card_id, link.version))
+
+    async def find_digests(self, digests: Sequence[bytes]) -> dict[bytes, int]:
+        """Cards by the digest of their number, for those the token table does not know yet."""
+        return {r["digest"]: r["card_id"] for r in await self._rows(_READ_TOKENS, digests)}
+
+    async def rows(self, query: str, *args: Any) -> list[Any]:
+        """Any other read; JournalDown when it fails."""
+        return await self._rows(query, *args)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None

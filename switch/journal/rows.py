@@ -1,0 +1,190 @@
+"""The journal's rows: a batch as the arrays `append_batch` takes, and rows read back as links."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from rules.cards import WorkingCard
+from rules.ledger import Answer, Link, Posting
+from rules.lots import LotMove
+from rules.money import Purse
+from rules.requests import Operation
+
+__all__ = ["CardRow", "Refusal", "batch_arguments", "link_body", "link_from_row"]
+
+
+class LinkBody(msgspec.Struct, array_like=True, gc=False):
+    """What of a link no query looks for."""
+
+    fingerprint: bytes
+    answer: Answer
+    requested_minor: int
+    amount_minor: int
+    status_before: int
+    status_after: int
+    moves: tuple[LotMove, ...]
+    state_after: bytes
+
+
+class CardRow(msgspec.Struct, gc=False):
+    """A card as it is read from its rows or from the cache: encoded facts, state and window."""
+
+    facts: bytes
+    state: bytes
+    window: bytes
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """A refused message that reached no card."""
+
+    link: str
+    mti: str
+    response: str
+    rule: str
+    terminal: str
+    stan: str
+    card_digest: bytes = b""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_body = msgspec.msgpack.Decoder(LinkBody).decode
+
+
+def batch_arguments(
+    batch_id: int,
+    posted_at: datetime.datetime,
+    cards: Sequence[WorkingCard],
+    refusals: Sequence[Refusal] = (),
+) -> tuple[Any, ...]:
+    """The arguments of `append_batch`, rows in order of card, so that locks are taken in order.
+
+    The tuple is the batch: sent again unchanged, it meets itself.
+    """
+    changed = sorted((card for card in cards if card.new), key=lambda card: card.card_id)
+    card_rows = [_card_row(card) for card in changed]
+    links: list[tuple[Any, ...]] = []
+    postings: list[tuple[Any, ...]] = []
+    for card in changed:
+        previous = card.base_batch_id
+        for link in card.new:
+            links.append(_link_row(link, previous))
+            currency = link.purse.currency(card.facts.currency)
+            for leg, posting in enumerate(link.postings):
+                postings.append(_posting_row(len(links), leg, link, posting, currency))
+            previous = batch_id
+    refused = [
+        (r.link, r.mti, int(r.response), r.rule, r.terminal, r.stan, r.card_digest)
+        for r in refusals
+    ]
+    return (
+        posted_at.date().replace(day=1),
+        batch_id,
+        posted_at,
+        *_columns(card_rows, 13),
+        *_columns(links, 14),
+        *_columns(postings, 10),
+        *_columns(refused, 7),
+    )
+
+
+def _columns(rows: list[tuple[Any, ...]], width: int) -> list[Any]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width
+
+
+def _card_row(card: WorkingCard) -> tuple[Any, ...]:
+    state = card.state
+    return (
+        card.card_id,
+        card.base_version,
+        card.base_batch_id,
+        state.version,
+        state.status,
+        state.ecash.available_minor,
+        state.ecash.held_minor,
+        state.voucher.available_minor,
+        state.voucher.held_minor,
+        state.points.available_minor,
+        state.points.held_minor,
+        card.new[-1].state_after,
+        card.window.encode(),
+    )
+
+
+def _link_row(link: Link, previous_batch_id: int) -> tuple[Any, ...]:
+    answer = link.answer
+    return (
+        link.card_id,
+        link.version,
+        previous_batch_id,
+        link.key,
+        link.operation,
+        int(answer.response),
+        answer.transaction_id,
+        link.purse,
+        link.effect_minor,
+        link.available_after_minor,
+        link.undoes,
+        link.terminal_id,
+        link.merchant_id,
+        link_body(link),
+    )
+
+
+def link_body(link: Link) -> bytes:
+    """The `body` column of a link."""
+    return _encode(
+        LinkBody(
+            link.fingerprint,
+            link.answer,
+            link.requested_minor,
+            link.amount_minor,
+            link.status_before,
+            link.status_after,
+            link.moves,
+            link.state_after,
+        )
+    )
+
+
+def _posting_row(n: int, leg: int, link: Link, posting: Posting, currency: str) -> tuple[Any, ...]:
+    return (
+        n,
+        leg,
+        link.card_id,
+        posting.debit_kind,
+        posting.debit_id,
+        posting.credit_kind,
+        posting.credit_id,
+        posting.amount_minor,
+        link.purse,
+        currency,
+    )
+
+
+def link_from_row(row: Mapping[str, Any]) -> Link:
+    """A link as it was decided, from its row (its postings are not read with it)."""
+    body = _decode_body(row["body"])
+    return Link(
+        card_id=row["card_id"],
+        version=row["version"],
+        key=row["request_key"],
+        fingerprint=body.fingerprint,
+        operation=Operation(row["operation"]),
+        answer=body.answer,
+        terminal_id=row["terminal_id"],
+        merchant_id=row["merchant_id"],
+        purse=Purse(row["purse"]),
+        requested_minor=body.requested_minor,
+        amount_minor=body.amount_minor,
+        effect_minor=row["amount_minor"],
+        available_after_minor=row["available_after"],
+        undoes=row["undoes"],
+        status_before=body.status_before,
+        status_after=body.status_after,
+        moves=body.moves,
+        state_after=body.state_after,
+    )

@@ -1,0 +1,131 @@
+"""What must be there before a worker starts: schema, role, keys, programme, token table.
+
+Runs each time the switch starts, and does only what is missing.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from fastpath.tokens import TokenTable
+from switch import demo
+from switch.config import Settings, load_settings
+from switch.journal.bridge import Connection, bridge
+from switch.journal.migrate import migrate
+from switch.keys import MASTER_KEY_VARIABLE, MasterKey
+
+__all__ = ["Preparation", "load_master_key", "load_saved_settings"]
+
+_CARDS_PER_READ = 50_000
+
+
+class Preparation:
+    """Prepares stores and data directory for the workers; called by the supervisor."""
+
+    def __init__(self, settings: Settings, *, demo_cards: int | None) -> None:
+        """`demo_cards`: how many active cards the demo programme gets; None makes no demo."""
+        self._settings = settings
+        self._demo_cards = demo_cards
+
+    def __call__(self, postgres_url: str, redis_url: str) -> Mapping[str, object]:
+        """The programme's part of demo.json; empty without a demo."""
+        _write_private(
+            self._settings.data_dir / "run" / "settings.json",
+            msgspec.json.encode(self._settings, enc_hook=str),
+        )
+        # A loop of its own, away from the supervisor's signal handling in the main thread.
+        with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
+            return pool.submit(trio.run, self._prepare, postgres_url).result()
+
+    async def _prepare(self, postgres_url: str) -> Mapping[str, object]:
+        data_dir = self._settings.data_dir
+        async with bridge(), connected(postgres_url) as connection:
+            await migrate(connection)
+            await _set_app_password(connection, data_dir)
+            master_key = load_master_key(self._settings, data_dir, create=True)
+            programme: Mapping[str, object] = {}
+            if self._demo_cards is not None:
+                seed = demo.load_seed(data_dir, self._demo_cards)
+                if not await connection.rows("select 1 from programme"):
+                    await demo.create(connection, seed, master_key)
+                programme = demo.describe(seed)
+            await _build_token_table(connection, data_dir / "tokens.tab")
+        return programme
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Connection]:
+    """A connection with the owner's rights."""
+    connection = await Connection.open(url, timeout_s=10)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def _set_app_password(connection: Connection, data_dir: Path) -> None:
+    """The switch's own role gets a random password, kept in a file for its owner alone."""
+    path = data_dir / "app-role"
+    if not path.exists():
+        _write_private(path, secrets.token_hex(24).encode())
+    password = path.read_text().strip()
+    # An identifier and a literal of our own making: 48 hex digits. DDL takes no parameters.
+    await connection.script(f"alter role cardswitch_app password '{password}'")
+
+
+async def _build_token_table(connection: Connection, path: Path) -> None:
+    rows: list[Any] = []
+    last = 0
+    while True:
+        part = await connection.rows(
+            "select card_id, digest from card where card_id > $1 order by card_id limit $2",
+            last,
+            _CARDS_PER_READ,
+        )
+        if not part:
+            break
+        rows += part
+        last = part[-1]["card_id"]
+
+    def entries() -> Iterator[tuple[bytes, int]]:
+        for row in rows:
+            yield row["digest"], row["card_id"]
+
+    await trio.to_thread.run_sync(TokenTable.build, path, entries())
+
+
+def load_master_key(settings: Settings, data_dir: Path, *, create: bool = False) -> MasterKey:
+    """From the file the settings name, else the environment, else the data directory's own.
+
+    With `create` the data directory's own is made where there is no other. Raises MasterKeyError.
+    """
+    own = data_dir / "master.key"
+    if settings.master_key_file is not None:
+        return MasterKey.load(settings.master_key_file)
+    if MASTER_KEY_VARIABLE in os.environ:
+        return MasterKey.load(None)
+    if create and not own.exists():
+        return MasterKey.create(own)
+    return MasterKey.load(own)
+
+
+def load_saved_settings(data_dir: Path) -> Settings:
+    """The settings that `up` runs with, for workers and tools on the same data directory."""
+    saved = msgspec.json.decode((data_dir / "run" / "settings.json").read_bytes())
+    return load_settings(None, saved)
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+    draft.replace(path)

@@ -1,0 +1,170 @@
+"""Possession of cards through Redis, and without it.
+
+Redis says which batch may work on a card now and what the card last looked like. When it is down or
+silent, every card is granted with no state known: the worker reads rows from Postgres and the row's
+condition refuses whoever was second. Slower, never wrong.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import msgspec
+import trio
+
+from switch.journal.rows import CardRow
+from switch.reservation.connection import Argument, RedisConnection, RedisDown, load_library
+
+__all__ = ["Possession", "ReservationStore", "Reserved", "Sealer"]
+
+_PAUSE_AFTER_FAILURE_S = 0.5
+
+
+class Possession(enum.Enum):
+    """What `reserve` says of one card."""
+
+    BUSY = 0
+    GRANTED = 1
+
+
+class Reserved(msgspec.Struct, frozen=True, gc=False):
+    """One card's answer: whether it may be worked on, and its state where one is known."""
+
+    possession: Possession
+    row: CardRow | None = None
+
+
+BUSY = Reserved(Possession.BUSY)
+GRANTED = Reserved(Possession.GRANTED)
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[bytes, bytes, bytes]).decode
+
+
+class Sealer:
+    """Card states as they travel through Redis: under a keyed digest that nobody else can make.
+
+    The row in Postgres refuses a state of the wrong version; a state of the right version with
+    another balance it could not tell. The seal can.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def _digest(self, card_id: int, body: bytes) -> bytes:
+        person = card_id.to_bytes(16, "big")
+        return hashlib.blake2b(body, digest_size=12, key=self._key, person=person).digest()
+
+    def seal(self, card_id: int, row: CardRow) -> bytes:
+        """A row as bytes for the cache."""
+        body = _encode((row.facts, row.state, row.window))
+        return self._digest(card_id, body) + body
+
+    def open(self, card_id: int, data: bytes) -> CardRow | None:
+        """The row, or None for anything that was not sealed here for this card."""
+        body = data[12:]
+        if not hmac.compare_digest(self._digest(card_id, body), data[:12]):
+            return None
+        facts, state, window = _decode(body)
+        return CardRow(facts, state, window)
+
+
+class ReservationStore:
+    """One lane's way to Redis."""
+
+    def __init__(
+        self,
+        url: str,
+        prefix: str,
+        holder: bytes,
+        sealer: Sealer,
+        *,
+        timeout_s: float = 0.2,
+        possession_ms: int = 1000,
+        on_error: Callable[[str], None] = lambda _kind: None,
+    ) -> None:
+        """`prefix` names the installation's epoch; `holder` is unique per lane and worker run."""
+        self._url = url
+        self._tag = "{" + prefix + "}"
+        self._holder = holder
+        self._sealer = sealer
+        self._timeout_s = timeout_s
+        self._possession_ms = possession_ms
+        self._on_error = on_error
+        self._connection = RedisConnection(url)
+        self._down_until = -1.0
+
+    def _keys(self, card_ids: Sequence[int]) -> list[str]:
+        tag = self._tag
+        return [f"{tag}held", f"{tag}wait", *(f"{tag}{card_id}" for card_id in card_ids)]
+
+    @property
+    def up(self) -> bool:
+        """Whether the last call was answered."""
+        return self._down_until < 0
+
+    async def _call(self, function: str, card_ids: Sequence[int], *args: Argument) -> object | None:
+        """The function's reply, or None while Redis is down."""
+        if self._down_until > trio.current_time():
+            return None
+        keys = self._keys(card_ids)
+        command = ("FCALL", f"cardswitch1_{function}", len(keys), *keys, self._holder, *args)
+        try:
+            try:
+                reply = await self._connection.call(*command, timeout_s=self._timeout_s)
+            except RedisDown as error:
+                if "unction" not in str(error):
+                    raise
+                await trio.to_thread.run_sync(load_library, self._url)
+                reply = await self._connection.call(*command, timeout_s=self._timeout_s)
+        except RedisDown as error:
+            self._down_until = trio.current_time() + _PAUSE_AFTER_FAILURE_S
+            self._on_error(str(error).split(" ", maxsplit=1)[0][:24])
+            return None
+        self._down_until = -1.0
+        return reply
+
+    async def reserve(self, card_ids: Sequence[int]) -> list[Reserved]:
+        """Take these cards for this lane's batch, as far as no other has them."""
+        reply = await self._call("reserve", card_ids, self._possession_ms)
+        if not isinstance(reply, list) or len(reply) != len(card_ids):
+            return [GRANTED] * len(card_ids)
+        answers = []
+        for card_id, state in zip(card_ids, reply, strict=True):
+            if isinstance(state, bytes):
+                answers.append(Reserved(Possession.GRANTED, self._sealer.open(card_id, state)))
+            else:
+                answers.append(BUSY if state == 0 else GRANTED)
+        return answers
+
+    async def settle(self, card_ids: Sequence[int], rows: Sequence[CardRow]) -> None:
+        """Give cards back with the state that was committed."""
+        seal = self._sealer.seal
+        states = [seal(card_id, row) for card_id, row in zip(card_ids, rows, strict=True)]
+        await self._call("settle", card_ids, *states)
+
+    async def release(self, card_ids: Sequence[int], *, forget: bool = False) -> None:
+        """Give cards back as they were; `forget` their state where it has proved stale."""
+        await self._call("release", card_ids, "1" if forget else "0")
+
+    async def notices(self) -> AsyncIterator[list[int]]:
+        """Cards that were given back while somebody waited for them, as it happens, for ever."""
+        connection = RedisConnection(self._url)
+        channel = f"{self._tag}held"
+        while True:
+            try:
+                await connection.call("SUBSCRIBE", channel, timeout_s=self._timeout_s)
+                while True:
+                    message = await connection.next_message()
+                    if isinstance(message, list) and message[0] == b"message":
+                        names = message[2].decode().split(" ")
+                        yield [int(name.removeprefix(self._tag)) for name in names]
+            except RedisDown:
+                await trio.sleep(_PAUSE_AFTER_FAILURE_S)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.discard()

@@ -1,0 +1,159 @@
+"""Listeners and their connections: bytes in, frames to the intake, in Trio."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Callable
+
+import trio
+
+from switch.connection import Connection
+from switch.logs import RateLimited
+from switch.metrics import FrameRefusal, Metrics
+from switch.wire.link import CloseReason, Frame, Link, LinkConfig, LinkState, Role
+
+__all__ = ["Server", "listening_socket"]
+
+_BACKLOG = 4096
+_ACCEPTS_PER_WAKE = 64
+_LAST_REPLIES_S = 10.0
+"""How long a peer that is done is waited for until it has taken what it is owed."""
+_NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+_REFUSALS = {
+    CloseReason.FRAME_TOO_LONG: FrameRefusal.LENGTH,
+    CloseReason.BAD_HEADER: FrameRefusal.LENGTH,
+    CloseReason.KEEPALIVE_STORM: FrameRefusal.KEEPALIVES,
+    CloseReason.IDLE: FrameRefusal.IDLE,
+    CloseReason.HALF_FRAME: FrameRefusal.HALF_FRAME,
+    CloseReason.SLOW_READER: FrameRefusal.SLOW_READER,
+}
+
+log = logging.getLogger(__name__)
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A listening socket that other workers of the same port may have, too (SO_REUSEPORT)."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "SO_REUSEPORT"):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(address)
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+class Server:
+    """Accepts connections of all ports of a worker and reads them."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        on_frames: Callable[[Connection, list[Frame], float], None],
+        *,
+        connections_max: int,
+    ) -> None:
+        self._metrics = metrics
+        self._on_frames = on_frames
+        self._connections_max = connections_max
+        self._connections: set[Connection] = set()
+        self._limited = RateLimited(log)
+        self._draining = False
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._connections)
+
+    async def serve(self, listener: socket.socket, config: LinkConfig) -> None:
+        """Accept on a listening socket until cancelled. No fault of one connection ends it."""
+        async with trio.open_nursery() as nursery:
+            while not self._draining:
+                await trio.lowlevel.wait_readable(listener)
+                for _ in range(_ACCEPTS_PER_WAKE):
+                    try:
+                        sock, _ = listener.accept()
+                    except BlockingIOError:
+                        break
+                    except OSError as error:
+                        if error.errno in _NO_DESCRIPTORS:
+                            self._limited.event(logging.ERROR, "accept-failed", error=error.errno)
+                            await trio.sleep(0.1)
+                        break
+                    self._admit(sock, config, nursery)
+
+    def _admit(self, sock: socket.socket, config: LinkConfig, nursery: trio.Nursery) -> None:
+        if len(self._connections) >= self._connections_max:
+            self._metrics.frame_refused(FrameRefusal.CONNECTIONS)
+            self._limited.event(logging.WARNING, "too-many-connections", link=config.name)
+            sock.close()
+            return
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        link = Link(config, Role.SERVER, trio.current_time())
+        connection = Connection(sock, link, nursery.start_soon)
+        self._connections.add(connection)
+        self._metrics.link_up(config.name)
+        nursery.start_soon(self._read, connection)
+
+    async def _read(self, connection: Connection) -> None:
+        link = connection.link
+        try:
+            while True:
+                data = await connection.receive()
+                now = trio.current_time()
+                if not data:
+                    link.receive_eof(now)
+                    break
+                keepalives = link.keepalives
+                frames = link.receive_bytes(data, now)
+                if link.keepalives != keepalives:
+                    self._metrics.keepalives.inc(link.keepalives - keepalives)
+                if frames:
+                    self._on_frames(connection, frames, now)
+                if link.state in (LinkState.DRAINING, LinkState.CLOSED):
+                    break
+            with trio.move_on_after(_LAST_REPLIES_S):
+                while link.state is LinkState.DRAINING or connection.owes:
+                    await trio.sleep(0.01)
+        except Exception as error:
+            self._limited.event(logging.ERROR, "connection-failed", exception=error)
+        finally:
+            self._connections.discard(connection)
+            self._metrics.link_down(link.config.name)
+            self._tell(link)
+            link.lost()
+            connection.close()
+
+    def _tell(self, link: Link) -> None:
+        reason = link.close_reason
+        if reason in _REFUSALS:
+            self._metrics.frame_refused(_REFUSALS[reason])
+            self._limited.event(
+                logging.WARNING, "link-closed", link=link.config.name, reason=reason.value
+            )
+
+    async def watch_deadlines(self) -> None:
+        """Once a second: idle peers, half frames, and log lines that were held back."""
+        while True:
+            await trio.sleep(1)
+            now = trio.current_time()
+            for connection in list(self._connections):
+                connection.on_deadline(now)
+            self._limited.flush()
+
+    async def drain(self) -> None:
+        """Accept and read nothing more; return when all that was read has been answered."""
+        self._draining = True
+        for connection in list(self._connections):
+            connection.drain()
+        while self._connections:
+            await trio.sleep(0.01)

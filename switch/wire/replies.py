@@ -1,0 +1,93 @@
+"""From an answer to the fields of a reply message."""
+
+from __future__ import annotations
+
+import datetime
+
+from fastpath.codec import Message
+from fastpath.specs import DE
+from rules.ledger import Answer
+from rules.responses import APPROVALS, Response, Rule
+from switch.wire.private import build_private
+
+__all__ = ["plain_answer", "reply_fields", "reply_mti"]
+
+ECHOED = tuple(
+    int(field)
+    for field in (
+        DE.PAN,
+        DE.PROCESSING_CODE,
+        DE.AMOUNT,
+        DE.STAN,
+        DE.LOCAL_TIME,
+        DE.LOCAL_DATE,
+        DE.SETTLEMENT_DATE,
+        DE.NII,
+        DE.ACQUIRER,
+        DE.FORWARDER,
+        DE.TERMINAL,
+        DE.MERCHANT,
+        DE.CURRENCY,
+        DE.SECURITY_CONTROL,
+        DE.TRANSPORT,
+        DE.RECONCILIATION_CODE,
+        DE.NETWORK_CODE,
+        DE.TO_ACCOUNT,
+    )
+)
+_AMOUNT, _TRANSMISSION_TIME = int(DE.AMOUNT), int(DE.TRANSMISSION_TIME)
+_TIME, _DATE, _RRN = int(DE.LOCAL_TIME), int(DE.LOCAL_DATE), int(DE.RRN)
+_APPROVAL_CODE, _RESPONSE = int(DE.APPROVAL_CODE), int(DE.RESPONSE_CODE)
+_PRIVATE, _BALANCES = int(DE.PRIVATE), int(DE.ADDITIONAL_AMOUNTS)
+
+_APPROVING_CLASSES = frozenset("124")
+_BALANCE_MTIS = frozenset({"0100", "0101", "0200", "0201"})
+
+
+def reply_mti(mti: str) -> str | None:
+    """The MTI of the reply; None for a message that is itself a reply or a notification.
+
+    An origin of 1 (a repeat) is answered as an origin of 0.
+    """
+    if mti[2] not in "02" or mti[3] not in "01":
+        return None
+    return f"{mti[:2]}{int(mti[2]) + 1}0"
+
+
+def plain_answer(transaction_id: str, response: Response, rule: Rule, rrn: str = "") -> Answer:
+    """An answer that no card had a part in."""
+    return Answer(response, transaction_id, rrn or transaction_id, rule)
+
+
+def reply_fields(
+    message: Message, answer: Answer, now: datetime.datetime, utc_offset_min: int
+) -> dict[int, str | bytes]:
+    """The reply's fields but for its MAC. `now` is in UTC."""
+    fields: dict[int, str | bytes] = {}
+    for field in ECHOED:
+        value = message.get(field)
+        if value is not None:
+            fields[field] = value
+    fields[_TRANSMISSION_TIME] = now.strftime("%m%d%H%M%S")
+    if _TIME not in fields or _DATE not in fields:
+        local = now + datetime.timedelta(minutes=utc_offset_min)
+        fields.setdefault(_TIME, local.strftime("%H%M%S"))
+        fields.setdefault(_DATE, local.strftime("%m%d"))
+    if answer.amount_minor is not None:
+        fields[_AMOUNT] = f"{answer.amount_minor:012d}"
+    fields[_RRN] = message.get(_RRN) or answer.rrn
+    response = answer.response
+    fields[_RESPONSE] = response.value
+    if response in APPROVALS and message.mti[1] in _APPROVING_CLASSES:
+        fields[_APPROVAL_CODE] = answer.approval_code
+        if answer.balances and message.mti in _BALANCE_MTIS:
+            fields[_BALANCES] = answer.balances
+    private = {"TX": answer.transaction_id}
+    if answer.reversal_state:
+        private["RS"] = answer.reversal_state.value
+    if answer.rule:
+        private["WY"] = answer.rule.value
+    if answer.requested_minor is not None:
+        private["RQ"] = f"{answer.requested_minor:012d}"
+    fields[_PRIVATE] = build_private(private)
+    return fields

@@ -1,0 +1,379 @@
+"""One worker process: its own Trio loop, store connections, listeners and metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import gc
+import itertools
+import logging
+import os
+import secrets
+import signal
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import trio
+
+from fastpath.framing import Header
+from fastpath.specs import packagers
+from fastpath.tokens import TokenKey, TokenTable
+from rules.booking import Policy
+from rules.identity import format_transaction_id
+from switch.config import Settings
+from switch.intake import Intake
+from switch.journal.bridge import bridge
+from switch.journal.journal import BatchRejected, JournalDown, JournalSession
+from switch.journal.rows import Refusal, batch_arguments
+from switch.keys import derive
+from switch.logs import configure, event
+from switch.metrics import Metrics, Store, StoreFault, http_response, request_path
+from switch.pipeline import Lane, Pipeline
+from switch.prepare import load_master_key, load_saved_settings
+from switch.programme import AcquirerLink, load_programme
+from switch.reservation.store import ReservationStore, Sealer
+from switch.server import Server, listening_socket
+from switch.supervised_workers import PARENT_FD_VARIABLE, READY_FD_VARIABLE
+from switch.wire.link import LinkConfig
+from switch.wire.translate import Translator
+
+__all__ = ["WorkerFile", "run_worker", "work"]
+
+_TX_COUNTER_BITS = 36
+_BATCH_COUNTER_BITS = 40
+_NEW_CARDS_PERIOD_S = 1.0
+_REFUSALS_PERIOD_S = 0.2
+_PROBE_PERIOD_S = 0.05
+_MONTHS_PERIOD_S = 600
+_STALLED_AFTER_S = 2.0
+_REQUEST_BYTES_MAX = 4096
+_POS, _NETWORK = "pos", "network"
+
+log = logging.getLogger(__name__)
+
+
+class WorkerFile(msgspec.Struct, frozen=True):
+    """What the supervisor tells a worker."""
+
+    index: int
+    host: str
+    switch_port: int
+    network_port: int
+    postgres_url: str
+    redis_url: str
+    data_dir: str
+    metrics_socket: str
+
+
+def utc_now() -> datetime.datetime:
+    """The wall clock."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+def run_worker(path: Path) -> int:
+    """`python -m switch worker FILE`: serve until SIGTERM."""
+    file = msgspec.json.decode(path.read_bytes(), type=WorkerFile)
+    settings = load_saved_settings(Path(file.data_dir))
+    configure(settings.log_level.number, fixed={"worker": file.index})
+    trio.run(work, file, settings)
+    return 0
+
+
+async def work(file: WorkerFile, settings: Settings) -> None:
+    """A worker's life: connect, load, listen, serve, drain."""
+    # Requests die young and in good order; a collection in mid-batch costs milliseconds.
+    gc.set_threshold(100_000, 20, 20)
+    async with bridge(), trio.open_nursery() as nursery:
+        worker = await Worker.start(file, settings)
+        gc.freeze()
+        await worker.serve(nursery)
+        nursery.cancel_scope.cancel()
+
+
+class Worker:
+    """The composition root: builds everything once and starts it."""
+
+    def __init__(
+        self, file: WorkerFile, settings: Settings, url: str, session: JournalSession, run: int
+    ) -> None:
+        self._file = file
+        self._settings = settings
+        self._url = url
+        self._session = session
+        self._run = run
+        self._metrics = Metrics([_POS, _NETWORK])
+        self._draining = False
+        self._beat = trio.current_time()
+        self._months_ahead = 1
+        self._batch_ids = _counted(run, _BATCH_COUNTER_BITS)
+        transaction_ids = _counted(run, _TX_COUNTER_BITS)
+        self._next_transaction_id = lambda: format_transaction_id(next(transaction_ids))
+
+    @classmethod
+    async def start(cls, file: WorkerFile, settings: Settings) -> Worker:
+        """Wait for Postgres, take a run number, load programme and token table."""
+        url = app_url(file.postgres_url, Path(file.data_dir))
+        session = JournalSession(url, 0)
+        while True:
+            try:
+                run = (await session.rows("select nextval('run_number') as run"))[0]["run"]
+                worker = cls(file, settings, url, session, run)
+                await worker._load()
+            except JournalDown as down:
+                event(log, logging.WARNING, "waiting-for-postgres", error=str(down))
+                await trio.sleep(0.2)
+            else:
+                return worker
+
+    async def _load(self) -> None:
+        master_key = load_master_key(self._settings, Path(self._file.data_dir))
+        self._programme = await load_programme(self._session.rows, master_key)
+        tokens_path = Path(self._file.data_dir) / "tokens.tab"
+        self._tokens = TokenTable.open(tokens_path, TokenKey(self._programme.token_key))
+        self._cards_known = 0
+        await self._add_new_cards()
+        settings = self._settings
+        translator = Translator(
+            self._programme,
+            self._tokens,
+            horizon_s=settings.horizon_days * 86_400,
+            clock_ahead_s=settings.clock_ahead_hours * 3600,
+        )
+        self._intake = Intake(
+            translator,
+            self._metrics,
+            self._next_transaction_id,
+            utc_now,
+            trio.current_time,
+            answer_within_s=settings.answer_within_ms / 1000,
+        )
+        policy = Policy(
+            settings.pin_tries_max, settings.code_tries_max, settings.horizon_days * 86_400
+        )
+        self._pipeline = Pipeline(
+            self._intake, policy, batch_max=settings.batch_max, queue_max=settings.queue_max
+        )
+        self._intake.pipeline = self._pipeline
+        self._server = Server(
+            self._metrics, self._intake.receive, connections_max=settings.link_connections_max
+        )
+
+    def _lane(self, number: int) -> tuple[Lane, ReservationStore]:
+        settings = self._settings
+        sealing_key = derive(self._programme.token_key, "cache seal", 32)
+        reservation = ReservationStore(
+            self._file.redis_url,
+            f"cs:{self._programme.epoch}",
+            f"{self._run}.{number}.{secrets.token_hex(4)}".encode(),
+            Sealer(sealing_key),
+            timeout_s=settings.redis_timeout_ms / 1000,
+            possession_ms=settings.possession_ms,
+            on_error=self._redis_failed,
+        )
+        journal = JournalSession(self._url, self._run, on_down=self._postgres_failed)
+        next_batch_id = self._batch_ids.__next__
+        return Lane(self._pipeline, journal, reservation, next_batch_id, utc_now), reservation
+
+    def _redis_failed(self, kind: str) -> None:
+        fault = StoreFault.TIMEOUT if kind == "silent" else StoreFault.CONNECTION
+        self._metrics.store_error(Store.REDIS, fault)
+        event(log, logging.WARNING, "redis-failed", kind=kind)
+
+    def _postgres_failed(self, kind: str) -> None:
+        fault = StoreFault.TIMEOUT if kind == "TimeoutError" else StoreFault.CONNECTION
+        self._metrics.store_error(Store.POSTGRES, fault)
+        if self._pipeline.journal_up:
+            self._pipeline.journal_up = False
+            event(log, logging.ERROR, "postgres-failed", kind=kind)
+
+    # Serve
+
+    async def serve(self, nursery: trio.Nursery) -> None:
+        """Start all tasks, say ready, return when drained after SIGTERM."""
+        settings, file = self._settings, self._file
+        lanes = [self._lane(number) for number in range(settings.lanes)]
+        for lane, _ in lanes:
+            nursery.start_soon(lane.run)
+        background: list[Callable[[], Awaitable[None]]] = [
+            self._pipeline.watch,
+            self._server.watch_deadlines,
+            self._write_refusals,
+            self._probe_postgres,
+            self._watch_cards,
+            self._watch_months,
+            self._heartbeat,
+            self._watch_parent,
+            lambda: self._listen_for_notices(lanes[0][1]),
+        ]
+        for task in background:
+            nursery.start_soon(task)
+        await nursery.start(self._serve_metrics)
+        for port, name in ((file.switch_port, _POS), (file.network_port, _NETWORK)):
+            listener = listening_socket(file.host, port)
+            config = link_config(self._programme.links[name], settings)
+            nursery.start_soon(self._server.serve, listener, config)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            _say_ready()
+            event(log, logging.INFO, "ready", run=self._run)
+            async for _ in signals:
+                break
+        self._draining = True
+        event(log, logging.INFO, "draining", connections=self._server.connections)
+        await self._server.drain()
+        await self._flush_refusals()
+
+    async def _heartbeat(self) -> None:
+        while True:
+            self._beat = trio.current_time()
+            self._metrics.queue_depth.set(self._pipeline.depth)
+            self._metrics.waiting_cards.set(self._pipeline.cards_waited_for)
+            await trio.sleep(0.25)
+
+    async def _probe_postgres(self) -> None:
+        """While Postgres is down, look for its return; requests are answered 91 meanwhile."""
+        while True:
+            await trio.sleep(_PROBE_PERIOD_S)
+            if not self._pipeline.journal_up:
+                with contextlib.suppress(JournalDown):
+                    await self._session.rows("select 1")
+                    self._pipeline.journal_up = True
+                    event(log, logging.INFO, "postgres-back")
+
+    async def _add_new_cards(self) -> None:
+        rows = await self._session.rows(
+            "select card_id, digest from card where card_id > $1 order by card_id limit 100000",
+            max(self._cards_known, len(self._tokens)),
+        )
+        for row in rows:
+            self._tokens.add(row["digest"], row["card_id"])
+            self._cards_known = row["card_id"]
+
+    async def _watch_cards(self) -> None:
+        """Cards issued since the token table was built."""
+        while True:
+            await trio.sleep(_NEW_CARDS_PERIOD_S)
+            with contextlib.suppress(JournalDown):
+                await self._add_new_cards()
+
+    async def _watch_months(self) -> None:
+        """Whether the journal's next month has been made."""
+        while True:
+            with contextlib.suppress(JournalDown):
+                rows = await self._session.rows("select months_ahead() as ahead")
+                self._months_ahead = rows[0]["ahead"]
+            await trio.sleep(_MONTHS_PERIOD_S)
+
+    async def _listen_for_notices(self, reservation: ReservationStore) -> None:
+        """Other workers' notices that a card somebody waits for is free."""
+        async for card_ids in reservation.notices():
+            self._pipeline.freed_elsewhere(card_ids)
+
+    async def _watch_parent(self) -> None:
+        """End when the supervisor is gone, where the kernel does not see to it."""
+        descriptor = os.environ.get(PARENT_FD_VARIABLE)
+        if descriptor is None:
+            await trio.sleep_forever()
+        await trio.lowlevel.wait_readable(int(descriptor or 0))
+        os._exit(1)
+
+    # The refusal log
+
+    async def _write_refusals(self) -> None:
+        while True:
+            await trio.sleep(_REFUSALS_PERIOD_S)
+            await self._flush_refusals()
+
+    async def _flush_refusals(self) -> None:
+        """What reached no card goes into its log; kept here while Postgres is down."""
+        waiting = self._intake.refusals
+        while waiting and self._pipeline.journal_up:
+            rows = list(itertools.islice(waiting, self._settings.batch_max))
+            try:
+                arguments = batch_arguments(next(self._batch_ids), utc_now(), (), rows)
+                await self._session.append(arguments)
+            except JournalDown:
+                return
+            except BatchRejected as error:
+                event(log, logging.ERROR, "refusals-not-written", error=str(error))
+            _drop_first(waiting, len(rows))
+
+    # Metrics and health
+
+    async def _serve_metrics(self, task_status: trio.TaskStatus[None]) -> None:
+        path = Path(self._file.metrics_socket)
+        path.unlink(missing_ok=True)
+        listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+        await listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen()
+        task_status.started()
+        await trio.serve_listeners(self._answer_http, [trio.SocketListener(listener)])
+
+    async def _answer_http(self, stream: trio.SocketStream) -> None:
+        with trio.move_on_after(2), contextlib.suppress(trio.BrokenResourceError):
+            request = b""
+            while b"\r\n\r\n" not in request and len(request) < _REQUEST_BYTES_MAX:
+                data = await stream.receive_some()
+                if not data:
+                    return
+                request += data
+            path = request_path(request)
+            await stream.send_all(http_response(path, self._metrics, self._health, self._ready))
+
+    def _health(self) -> tuple[bool, str]:
+        stalled_s = trio.current_time() - self._beat
+        return stalled_s < _STALLED_AFTER_S, f"loop turned {stalled_s:.1f} s ago"
+
+    def _ready(self) -> tuple[bool, str]:
+        if self._draining:
+            return False, "draining"
+        if not self._pipeline.journal_up:
+            return False, "postgres down"
+        if self._months_ahead < 1:
+            return False, "the journal has no partition for next month"
+        return True, "ready"
+
+
+def _counted(run: int, bits: int) -> Iterator[int]:
+    """Numbers that no other run of any worker has: the run in front of a count."""
+    return itertools.count((run << bits) + 1)
+
+
+def _drop_first(queue: deque[Refusal], count: int) -> None:
+    for _ in range(min(count, len(queue))):
+        queue.popleft()
+
+
+def _say_ready() -> None:
+    descriptor = os.environ.get(READY_FD_VARIABLE)
+    if descriptor is not None:
+        os.write(int(descriptor), b"ready\n")
+
+
+def link_config(link: AcquirerLink, settings: Settings) -> LinkConfig:
+    """A port's link as configured in the programme, with the limits of the settings."""
+    return LinkConfig(
+        name=link.name,
+        header=Header(link.header),
+        packager=packagers()[link.packager],
+        acquirer_id=link.acquirer_id,
+        foreign_acquirer_ids=link.foreign_acquirer_ids,
+        sign_on_required=link.sign_on,
+        frame_length_max=settings.frame_length_max,
+        idle_timeout_s=settings.link_idle_timeout_s,
+        half_frame_timeout_s=settings.link_half_frame_timeout_s,
+        keepalives_per_minute_max=settings.keepalives_per_minute_max,
+        in_flight_max=settings.link_in_flight_max,
+        send_buffer_bytes_max=settings.link_send_buffer_bytes_max,
+    )
+
+
+def app_url(owner_url: str, data_dir: Path) -> str:
+    """The URL of the switch's own role, which can add to the journal and delete nothing."""
+    password = (data_dir / "app-role").read_text().strip()
+    scheme, rest = owner_url.split("://", 1)
+    authority, slash, tail = rest.partition("/")
+    host = authority.rpartition("@")[2]
+    return f"{scheme}://cardswitch_app:{password}@{host}{slash}{tail}"

@@ -1,0 +1,232 @@
+"""Starts the demo programme as an operator would, and hands out its terminals and cards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict, deque
+from pathlib import Path
+from typing import Any
+
+from .dialect import Packager
+from .messages import Card, Identity
+from .terminal import Connection, Terminal
+
+__all__ = ["Cards", "Demo", "DemoError"]
+
+_START_TIMEOUT_S = 120.0
+_STOP_TIMEOUT_S = 60.0
+# What the contract promises before any further terminals and cards with other policies.
+_STANDARD_POS_TERMINALS = 16
+_STANDARD_NETWORK_TERMINALS = 4
+_STANDARD_CARDS = 1000
+
+
+class DemoError(Exception):
+    """The programme did not start, did not stop, or its demo.json is not as promised."""
+
+
+class Cards:
+    """The demo's cards; each is handed out once, so that no two tests share one."""
+
+    def __init__(self, entries: list[dict[str, Any]]) -> None:
+        self._lock = threading.Lock()
+        self._by_status: dict[str, deque[Card]] = defaultdict(deque)
+        self._with_face_value: deque[Card] = deque()
+        for entry in entries:
+            card = Card.from_demo(entry)
+            if "face_value" in card.extra:
+                self._with_face_value.append(card)
+            elif len(self._by_status[card.status]) < _STANDARD_CARDS:
+                self._by_status[card.status].append(card)
+        self._special = {
+            status: self._by_status[status][0]
+            for status in ("lost", "stolen", "expired")
+            if self._by_status[status]
+        }
+
+    def active(self) -> Card:
+        """An active card with 100.00."""
+        return self._take("active")
+
+    def issued(self) -> Card:
+        """A card that has not been activated."""
+        return self._take("issued")
+
+    def special(self, status: str) -> Card:
+        """The one card that is `lost`, `stolen` or `expired`. Never changed by a refusal."""
+        if status not in self._special:
+            raise DemoError(f"demo.json lists no {status} card")
+        return self._special[status]
+
+    def with_face_value(self) -> Card | None:
+        """An issued card that demo.json lists with a `face_value`, or None where it lists none."""
+        with self._lock:
+            return self._with_face_value.popleft() if self._with_face_value else None
+
+    def _take(self, status: str) -> Card:
+        with self._lock:
+            if not self._by_status[status]:
+                raise DemoError(f"no {status} card left in the demo")
+            return self._by_status[status].popleft()
+
+
+class Demo:
+    """A running `cardswitch up --demo`, from its start to its stop."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.log = directory / "up.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.json: dict[str, Any] = {}
+        self.cards = Cards([])
+        self.pos_entries: list[dict[str, Any]] = []
+        self.network_entries: list[dict[str, Any]] = []
+
+    def start(self) -> None:
+        """Returns once demo.json is there and the `ready` line is printed. DemoError otherwise."""
+        command = Path(sys.executable).parent / "cardswitch"
+        if not command.exists():
+            raise DemoError(f"no {command.name} next to the interpreter: is it installed?")
+        arguments = ["up", "--demo", "--data", str(self.directory / "data")]
+        ports = ["--switch-port", "0", "--network-port", "0", "--metrics-port", "0"]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [str(command), *arguments, *ports],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        try:
+            self._wait_until_ready()
+            self.adopt(json.loads((self.directory / "data" / "demo.json").read_text()))
+        except BaseException:
+            self.kill()
+            raise
+
+    def adopt(self, contents: dict[str, Any]) -> None:
+        """Takes over demo.json. DemoError where it lacks what the contract promises."""
+        self.json = contents
+        self.cards = Cards(contents["cards"])
+        pos = [entry for entry in contents["terminals"] if entry["link"] is None]
+        network = [entry for entry in contents["terminals"] if entry["link"] == "network"]
+        self.pos_entries = pos[:_STANDARD_POS_TERMINALS]
+        self.network_entries = network[:_STANDARD_NETWORK_TERMINALS]
+        if len(self.pos_entries) < _STANDARD_POS_TERMINALS:
+            raise DemoError(f"{len(pos)} POS terminals, fewer than promised")
+        if len(self.network_entries) < _STANDARD_NETWORK_TERMINALS:
+            raise DemoError(f"{len(network)} network terminals, fewer than promised")
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status. DemoError when it does not end or leaves a child."""
+        process = self._process
+        assert process is not None
+        pids = self._child_pids()
+        process.send_signal(signal.SIGTERM)
+        try:
+            status = process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise DemoError(f"not stopped {_STOP_TIMEOUT_S:.0f} s after SIGTERM") from None
+        deadline = time.monotonic() + 10
+        while left := [pid for pid in pids if _alive(pid)]:
+            if time.monotonic() > deadline:
+                raise DemoError(f"left {len(left)} of its processes running after SIGTERM")
+            time.sleep(0.05)
+        return status
+
+    def kill(self) -> None:
+        """The last resort: SIGKILL of the supervisor, with which all it started must end."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    # -- what tests ask for -----------------------------------------------------------------
+
+    @property
+    def host(self) -> str:
+        return str(self.json["switch"]["host"])
+
+    @property
+    def port(self) -> int:
+        return int(self.json["switch"]["port"])
+
+    @property
+    def network_port(self) -> int:
+        return int(self.json["switch"]["network_port"])
+
+    @property
+    def worker_pids(self) -> list[int]:
+        return list(self.json["pids"]["workers"])
+
+    def entry(self, *, mac: str = "aes-cmac", merchant: str | None = None) -> dict[str, Any]:
+        """The first POS terminal with this MAC algorithm (and merchant)."""
+        for entry in self.pos_entries:
+            if entry["mac"] == mac and merchant in {None, entry["merchant"]}:
+                return entry
+        raise DemoError(f"no POS terminal with {mac} in demo.json")
+
+    def other_merchant_entry(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """A POS terminal of another merchant than `entry`'s."""
+        for other in self.pos_entries:
+            if other["merchant"] != entry["merchant"]:
+                return other
+        raise DemoError("only one merchant among the POS terminals of demo.json")
+
+    def pos(self, entry: dict[str, Any] | None = None) -> Terminal:
+        """A POS terminal on a connection of its own."""
+        packager = self.json["switch"]["packager"]
+        return Terminal.connect(entry or self.entry(), self.host, self.port, packager)
+
+    def network(self, entry: dict[str, Any] | None = None) -> Terminal:
+        """A network terminal on a connection of its own, not yet signed on."""
+        packager = self.json["switch"]["network_packager"]
+        chosen = entry or self.network_entries[0]
+        return Terminal.connect(chosen, self.host, self.network_port, packager)
+
+    def identity(self, entry: dict[str, Any]) -> Identity:
+        """What `entry` is on its port."""
+        name = "packager" if entry["link"] is None else "network_packager"
+        return Identity.from_demo(entry, Packager(self.json["switch"][name]))
+
+    def connection(self, **options: Any) -> Connection:
+        """A bare connection to the POS port."""
+        return Connection(self.host, self.port, **options)
+
+    # -- waiting ----------------------------------------------------------------------------
+
+    def _wait_until_ready(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not self._is_ready():
+            if self._process.poll() is not None:
+                raise DemoError(f"`up` ended with {self._process.returncode}:\n{self._tail()}")
+            if time.monotonic() > deadline:
+                raise DemoError(f"not ready after {_START_TIMEOUT_S:.0f} s:\n{self._tail()}")
+            time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        lines = self.log.read_text(errors="replace").splitlines()
+        printed = any(line.startswith("ready") for line in lines)
+        return printed and (self.directory / "data" / "demo.json").exists()
+
+    def _tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+
+    def _child_pids(self) -> list[int]:
+        pids = self.json["pids"]
+        return [pid for pid in (*pids["workers"], pids["postgres"], pids["redis"]) if pid]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"

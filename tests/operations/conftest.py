@@ -1,0 +1,74 @@
+"""One demo programme for all scenarios; fresh cards and connections for each."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+if _ROOT not in sys.path:
+    sys.path.insert(0, _ROOT)
+
+from tests.client.demo import Cards, Demo  # noqa: E402
+from tests.client.messages import Card  # noqa: E402
+from tests.client.terminal import Terminal  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def switch() -> Iterator[Demo]:
+    """`cardswitch up --demo` in a directory of its own, stopped by SIGTERM at the end."""
+    # A short path: Unix sockets of the private stores lie below it (at most 107 bytes).
+    directory = Path(tempfile.mkdtemp(prefix="cards-"))
+    demo = Demo(directory)
+    try:
+        demo.start()
+        yield demo
+        status = demo.stop()
+        assert status == 0, f"`up` ended with {status} after SIGTERM"
+    finally:
+        demo.kill()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def cards(switch: Demo) -> Cards:
+    return switch.cards
+
+
+@pytest.fixture
+def card(cards: Cards) -> Card:
+    """A fresh active card with 100.00."""
+    return cards.active()
+
+
+@pytest.fixture
+def issued(cards: Cards) -> Card:
+    """A fresh card that nobody has activated."""
+    return cards.issued()
+
+
+@pytest.fixture
+def pos(switch: Demo) -> Iterator[Terminal]:
+    """A POS terminal with AES-CMAC."""
+    with switch.pos() as terminal:
+        yield terminal
+
+
+@pytest.fixture(params=["aes-cmac", "retail-mac"])
+def any_pos(switch: Demo, request: pytest.FixtureRequest) -> Iterator[Terminal]:
+    """A POS terminal, once with each MAC algorithm."""
+    with switch.pos(switch.entry(mac=request.param)) as terminal:
+        yield terminal
+
+
+@pytest.fixture
+def network(switch: Demo) -> Iterator[Terminal]:
+    """A network terminal (iso87-ascii), signed on."""
+    with switch.network() as terminal:
+        assert terminal.sign_on().code == "00"
+        yield terminal

