@@ -56,6 +56,7 @@ cdef extern from "token_slots.h" nogil:
     void slot_prefetch(const token_slot *slots, uint64_t capacity, const uint8_t *digest)
     uint32_t slot_find(
         const token_slot *slots, uint64_t capacity, uint64_t total, const uint8_t *digest)
+    slot_sum slot_sum_start(uint64_t capacity, uint64_t count)
     void slot_sum_add(slot_sum *total, const token_slot *slot)
     uint64_t slot_sum_end(const slot_sum *total)
     int slots_hold(
@@ -211,11 +212,10 @@ cdef write_table(stream, _Entries entries):
     cdef uint64_t capacity = entries.count * 20 // 17 + 1  # load 0.85
     cdef uint64_t place, next_place = 0, chunk_start = 0
     cdef size_t i
-    cdef slot_sum checksum
+    cdef slot_sum checksum = slot_sum_start(capacity, entries.count)
     cdef token_slot *chunk = <token_slot *>malloc(CHUNK_SLOTS * SLOT)
     if chunk is NULL:
         raise MemoryError
-    memset(&checksum, 0, sizeof(checksum))
     memset(chunk, 0, CHUNK_SLOTS * SLOT)
     try:
         stream.write(bytes(HEADER))

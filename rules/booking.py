@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import msgspec
 
 from rules.cards import WorkingCard
-from rules.identity import format_transaction_id
+from rules.identity import derived_transaction_id
 from rules.ledger import AccountKind, Answer, Link, Posting
 from rules.lots import LotMove
 from rules.requests import CardRequest, Operation
@@ -132,12 +130,9 @@ def unknown_card(request: CardRequest) -> Answer:
     """The answer to an unknown card, and to every other that must not be told from one.
 
     Its transaction id is made from the request alone, so that neither a first answer nor that of a
-    repeat tells whether a chain was there to keep it. The highest bit marks the kind; ids counted
-    by a worker do not reach it.
+    repeat tells whether a chain was there to keep it.
     """
-    digest = hashlib.blake2b(request.key + request.card_digest, digest_size=8).digest()
-    number = int.from_bytes(digest, "big") >> 5 | 1 << 59
-    transaction_id = format_transaction_id(number)
+    transaction_id = derived_transaction_id(request.key + request.card_digest)
     return Answer(Response.NO_SUCH_CARD, transaction_id, request.rrn or transaction_id, Rule.CARD)
 
 

@@ -90,7 +90,7 @@ class HistoryMissing(LookupError):
 
 
 class WorkingCard:
-    """A card in the hands of one batch: decisions change it in order of arrival, commit makes it so.
+    """A card in the hands of one batch: decisions change it in order, the commit makes it so.
 
     `known` are links read from the journal (by key, by transaction id, and all that undid
     something), with the links of this batch added as they are made.

@@ -14,6 +14,7 @@ __all__ = [
     "KEY_LENGTH",
     "Pan",
     "content_fingerprint",
+    "derived_transaction_id",
     "format_transaction_id",
     "key_instant",
     "request_key",
@@ -61,6 +62,15 @@ def key_instant(key: bytes) -> int:
 def content_fingerprint(parts: str) -> bytes:
     """8 bytes over what a repeat must have in common with its original (DE 3, 4, 49, 95, 103)."""
     return hashlib.blake2b(parts.encode(), digest_size=8).digest()
+
+
+def derived_transaction_id(material: bytes) -> str:
+    """A `TX` that follows from what it stands for, for answers that must not tell more.
+
+    Its highest bit marks the kind; ids that a worker counts do not reach it.
+    """
+    digest = hashlib.blake2b(material, digest_size=8).digest()
+    return format_transaction_id(int.from_bytes(digest, "big") >> 5 | 1 << 59)
 
 
 def format_transaction_id(number: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rules.booking import Moment, Policy, approve, card_to_merchant, refuse
 from rules.cards import CardStatus, WorkingCard
-from rules.identity import key_instant
+from rules.identity import derived_transaction_id, key_instant
 from rules.ledger import AccountKind, Answer, Link, Posting
 from rules.lots import give_back, restorable, take
 from rules.requests import CardRequest, Operation, ReversalReason
@@ -53,7 +53,7 @@ def _reverse_value(
 ) -> Answer:
     left_minor = restorable_minor(card, original)
     final_minor = request.final_amount_minor or 0
-    if left_minor == 0 or final_minor == left_minor:
+    if left_minor in (0, final_minor):
         return _without_effect(request, card, moment, ReversalState.ALREADY)
     if final_minor > left_minor:
         return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.AMOUNT)
@@ -156,7 +156,8 @@ def _without_effect(
 
 def _bar(request: CardRequest, card: WorkingCard, moment: Moment) -> None:
     """The tombstone: from now on the original's key has an answer, and that is no."""
-    transaction_id = request.transaction_id
+    card_id = card.card_id.to_bytes(8, "big", signed=True)
+    transaction_id = derived_transaction_id(request.original_key + card_id)
     answer = Answer(Response.REFUSED, transaction_id, transaction_id, Rule.BARRED)
     card.append(
         Link(

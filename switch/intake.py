@@ -131,8 +131,7 @@ class Intake:
                 salvaged = salvage(packager, frame.message, error)
                 if salvaged is None or reply_mti(salvaged.mti) is None:
                     self._limited.event(logging.WARNING, "unreadable", error=str(error))
-                    connection.settle(1)
-                    connection.drain()
+                    connection.settle(1)  # nobody could tell what a reply would answer
                     continue
                 received = Received(connection, salvaged, frame.tpdu, now)
                 answers.append((received, self._format_refusal(received, error)))

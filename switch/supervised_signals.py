@@ -38,6 +38,8 @@ class StopSignals:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("signals reach the main thread only")
         for number in _STOP_SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # started with nohup: it shall outlive its terminal
             self._previous[number] = signal.signal(number, self._asked_to_stop)
         # a handler of Python's must be there, or the signal would not be written to the pipe
         self._previous[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)

@@ -90,6 +90,12 @@ typedef struct {
     uint64_t one, two;
 } slot_sum;
 
+static inline slot_sum slot_sum_start(uint64_t capacity, uint64_t count)
+{
+    slot_sum sum = {capacity, count};
+    return sum;
+}
+
 static inline void slot_sum_add(slot_sum *sum, const token_slot *slot)
 {
     uint64_t one = sum->one ^ high_first64(slot->digest);
@@ -110,7 +116,7 @@ static inline int slots_hold(const token_slot *slots, uint64_t capacity, uint64_
                              uint64_t count, uint64_t checksum)
 {
     static const token_slot empty;
-    slot_sum sum = {0, 0};
+    slot_sum sum = slot_sum_start(capacity, count);
     uint64_t found = 0, run_start = 0, leading_before = 0;
     const token_slot *previous = NULL;
     for (uint64_t i = 0; i < total; i++) {

@@ -37,12 +37,9 @@ class Cards:
     def __init__(self, entries: list[dict[str, Any]]) -> None:
         self._lock = threading.Lock()
         self._by_status: dict[str, deque[Card]] = defaultdict(deque)
-        self._with_face_value: deque[Card] = deque()
         for entry in entries:
             card = Card.from_demo(entry)
-            if "face_value" in card.extra:
-                self._with_face_value.append(card)
-            elif len(self._by_status[card.status]) < _STANDARD_CARDS:
+            if len(self._by_status[card.status]) < _STANDARD_CARDS:
                 self._by_status[card.status].append(card)
         self._special = {
             status: self._by_status[status][0]
@@ -65,9 +62,9 @@ class Cards:
         return self._special[status]
 
     def with_face_value(self) -> Card | None:
-        """An issued card that demo.json lists with a `face_value`, or None where it lists none."""
-        with self._lock:
-            return self._with_face_value.popleft() if self._with_face_value else None
+        """An issued card if demo.json lists it with a `face_value`, else None."""
+        card = self.issued()
+        return card if "face_value" in card.extra else None
 
     def _take(self, status: str) -> Card:
         with self._lock:

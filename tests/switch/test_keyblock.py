@@ -7,6 +7,7 @@ import pickle
 import secrets
 import string
 
+import psec.aes
 import psec.tr31
 import pytest
 from hypothesis import given, settings
@@ -236,6 +237,94 @@ def test_malformed_optional_blocks_are_refused(text: str, count: int) -> None:
     block = f"D{16 + len(text) + len(body):04d}P0AE00E{count:02d}00{text}{body}"
     with pytest.raises(KeyBlockError):
         unwrap(AES_KBPK, block)
+
+
+def _forge(header: str, clear: bytes) -> str:
+    """A block whose MAC is right, whatever it says."""
+    block = psec.tr31.KeyBlock(AES_KBPK, "D0000P0AE00E0000")
+    encryption, authentication = block._d_derive()
+    mac = block._d_generate_mac(authentication, header, clear)
+    sealed: bytes = psec.aes.encrypt_aes_cbc(encryption, mac, clear)
+    return header + (sealed + mac).hex().upper()
+
+
+CLEAR = b"\x00\x80" + PIN_KEY + bytes(14)
+
+
+def _with_optional(text: str, count: int = 1, length: int | None = None) -> str:
+    length = 16 + len(text) + 96 if length is None else length
+    return _forge(f"D{length:04d}P0AE00E{count:02d}00{text}", CLEAR)
+
+
+@pytest.mark.parametrize(
+    ("text", "optional"),
+    [
+        ("KS10" + "0" * 12, [("KS", "0" * 12)]),
+        ("TS04PB0C" + "0" * 8, [("TS", ""), ("PB", "0" * 8)]),
+        ("KS00020010" + "0" * 6, [("KS", "0" * 6)]),  # extended length
+        ("KS0002000APB0600", [("KS", ""), ("PB", "00")]),
+        ("CT00020110" + "x" * 262, [("CT", "x" * 262)]),
+    ],
+)
+def test_optional_blocks(text: str, optional: list[tuple[str, str]]) -> None:
+    opened = unwrap(AES_KBPK, _with_optional(text, len(optional)))
+    assert list(opened.optional) == optional
+    assert opened.key == PIN_KEY
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("KS03" + "0" * 12, "length"),  # shorter than its own head
+        ("KS00020009" + "0" * 6, "length"),
+        ("KS00040010" + "0" * 6, "length"),  # a length of four bytes
+        ("KS000200AG" + "0" * 6, "length"),
+        ("KSF0" + "0" * 12, "length"),  # longer than all that is left
+        ("ks10" + "0" * 12, "malformed"),
+        ("KS1" + "\x01" * 13, "malformed"),
+        ("KS10" + "\x01" * 12, "printable"),
+        ("KS0C" + "0" * 8, "whole"),  # header of 28 characters
+        ("KS18" + "0" * 20, "whole"),
+    ],
+)
+def test_optional_blocks_that_are_none(text: str, complaint: str) -> None:
+    with pytest.raises(KeyBlockError, match=complaint):
+        unwrap(AES_KBPK, _with_optional(text))
+
+
+def test_an_optional_block_may_not_reach_over_the_end() -> None:
+    with pytest.raises(KeyBlockError, match="length"):
+        unwrap(AES_KBPK, "D0026P0AE00E0100KS00020010")
+    with pytest.raises(KeyBlockError, match="length"):
+        unwrap(AES_KBPK, "D0022P0AE00E0100KS0002")
+
+
+@pytest.mark.parametrize("length", [111, 113, 0])
+def test_a_length_that_differs_is_refused_even_when_authentic(length: int) -> None:
+    assert unwrap(AES_KBPK, _with_optional("", 0, 112)).key == PIN_KEY
+    with pytest.raises(KeyBlockError, match="length"):
+        unwrap(AES_KBPK, _with_optional("", 0, length))
+
+
+@pytest.mark.parametrize(
+    "clear",
+    [
+        b"\x00\x81" + PIN_KEY + bytes(14),  # 129 bits
+        b"\x00\x7f" + PIN_KEY + bytes(14),
+        b"\x01\x00" + PIN_KEY + bytes(14),  # 256 bits of 240
+        b"\x00\x80" + PIN_KEY[:14],
+        bytes(32),
+    ],
+)
+def test_key_lengths_that_cannot_be(clear: bytes) -> None:
+    with pytest.raises(KeyBlockError, match="length"):
+        unwrap(AES_KBPK, _forge(f"D{16 + 32 + 2 * len(clear):04d}P0AE00E0000", clear))
+
+
+@pytest.mark.parametrize("body", [0, 16, 32, 48, 64 + 16, 64 + 2])
+def test_bodies_that_are_too_short(body: int) -> None:
+    with pytest.raises(KeyBlockError, match=r"body|whole"):
+        unwrap(AES_KBPK, f"D{16 + body:04d}P0AE00E0000" + "0" * body)
 
 
 def test_another_protection_key_is_refused() -> None:

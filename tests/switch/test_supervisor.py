@@ -26,6 +26,7 @@ import psutil
 import pytest
 import redis
 
+from switch.embedded.stores import EmbeddedStores
 from switch.supervised_metrics import Board, MetricsServer, merge_pages
 from switch.supervised_signals import StopSignals
 from switch.supervised_workers import PortTaken, reserve_port
@@ -51,6 +52,17 @@ def eventually(what: Callable[[], bool], within_s: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def value(url: str, sql: str) -> Any:
+    async def run() -> Any:
+        connection = await asyncpg.connect(url, timeout=10)
+        try:
+            return await connection.fetchval(sql)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
 
 
 class Up:
@@ -107,14 +119,7 @@ class Up:
             return int(link.makefile().readline())
 
     def value(self, sql: str) -> Any:
-        async def run() -> Any:
-            connection = await asyncpg.connect(self.demo["postgres"], timeout=10)
-            try:
-                return await connection.fetchval(sql)
-            finally:
-                await connection.close()
-
-        return asyncio.run(run())
+        return value(self.demo["postgres"], sql)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
@@ -134,6 +139,25 @@ def data_dir() -> Iterator[Path]:
     (path / "data").mkdir()
     yield path / "data"
     shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with the table `kept` in its database, to be copied: initdb takes long."""
+    path = tmp_path_factory.mktemp("template")
+    embedded = EmbeddedStores(path, redis=False)
+    embedded.start()
+    try:
+        value(embedded.postgres_url, "CREATE TABLE kept AS SELECT 42 AS n")
+    finally:
+        embedded.stop()
+    return path
+
+
+@pytest.fixture
+def with_data(template: Path, data_dir: Path) -> None:
+    """The data directory has a database already."""
+    shutil.copytree(template, data_dir, dirs_exist_ok=True)
 
 
 @pytest.fixture
@@ -195,10 +219,11 @@ def test_cold_and_warm_start_keep_the_data_and_tell_the_truth(
     assert second.end(signal.SIGINT) == 0
 
 
+@pytest.mark.usefixtures("with_data")
 def test_nothing_outlives_a_killed_supervisor(up: Callable[..., Up]) -> None:
     first = up()
     first.ready()
-    first.value("CREATE TABLE kept AS SELECT 42 AS n")
+    first.value("INSERT INTO kept SELECT 1 FROM generate_series(1, 99)")
     pids = first.pids
     children = psutil.Process(first.demo["pids"]["postgres"]).children(recursive=True)
     assert children
@@ -208,14 +233,15 @@ def test_nothing_outlives_a_killed_supervisor(up: Callable[..., Up]) -> None:
     )
     second = up()
     second.ready()
-    assert second.value("SELECT n FROM kept") == 42
+    assert second.value("SELECT count(*) FROM kept") == 100
     assert second.end() == 0
 
 
+@pytest.mark.usefixtures("with_data")
 def test_a_start_right_after_everything_was_killed_finds_its_data(up: Callable[..., Up]) -> None:
     first = up(workers=1)
     first.ready()
-    first.value("CREATE TABLE kept AS SELECT 42 AS n")
+    first.value("INSERT INTO kept SELECT 1 FROM generate_series(1, 99)")
     demo = first.demo
     for pid in [first.process.pid, *first.pids]:
         os.kill(pid, signal.SIGKILL)
@@ -226,14 +252,14 @@ def test_a_start_right_after_everything_was_killed_finds_its_data(up: Callable[.
         network_port=demo["switch"]["network_port"],
     )
     second.ready()
-    assert second.value("SELECT n FROM kept") == 42
+    assert second.value("SELECT count(*) FROM kept") == 100
     assert second.end() == 0
 
 
+@pytest.mark.usefixtures("with_data")
 def test_killed_stores_come_back(up: Callable[..., Up]) -> None:
     one = up()
     one.ready()
-    one.value("CREATE TABLE kept AS SELECT 42 AS n")
     before = one.demo["pids"]
     for name in ("postgres", "redis"):
         os.kill(before[name], signal.SIGKILL)
@@ -510,7 +536,7 @@ def test_a_worker_that_hangs_is_told_and_delays_nobody(up: Callable[..., Up]) ->
     assert one.end() == 0
 
 
-def test_silent_callers_do_not_keep_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_callers_do_not_keep_the_endpoint() -> None:
     bound = reserve_port("metrics", "127.0.0.1", 0, shared=False)
     server = MetricsServer(bound, Board())
     server.start()
@@ -601,3 +627,12 @@ def test_settled_signals_wake_and_count() -> None:
         signals.wait(0)
         assert signals.count == 1
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
