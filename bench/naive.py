@@ -102,7 +102,10 @@ async def _serve(demo: dict[str, object]) -> None:
             demo["postgres"], min_size=_POOL, max_size=_POOL
         )
         await trio_asyncio.aio_as_trio(pool.execute)(_TABLE)
-        client = redis.asyncio.Redis.from_url(demo["redis"])
+        connections = redis.asyncio.BlockingConnectionPool.from_url(
+            demo["redis"], max_connections=_POOL, timeout=None
+        )
+        client = redis.asyncio.Redis(connection_pool=connections)
         naive = Naive(demo, pool, client)
         async with trio.open_nursery() as nursery:
             listeners = await nursery.start(trio.serve_tcp, naive.serve, 0)

@@ -2,40 +2,63 @@
 # a sum over the bytes of a word, so it does not matter in which order the machine stores them.
 # All of them trust the caller for the bounds of `data`.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport uint8_t, uint64_t
 
 cdef extern from *:
     """
+    #include <stddef.h>
     #include <stdint.h>
+    #include <string.h>
+
     static const char CS_HEX[] = "0123456789ABCDEF";
+
     static inline int cs_leading_zeros(uint64_t word) { return __builtin_clzll(word); }
+
+    /* Eight bytes made of the 1 .. 7 there are, some of them twice: enough to test each. */
+    static inline uint64_t cs_short_word(const uint8_t *data, ptrdiff_t size) {
+        uint32_t low, high;
+        uint16_t first, last;
+        if (size >= 4) {
+            memcpy(&low, data, 4);
+            memcpy(&high, data + size - 4, 4);
+            return ((uint64_t)high << 32) | low;
+        }
+        if (size >= 2) {
+            memcpy(&first, data, 2);
+            memcpy(&last, data + size - 2, 2);
+            return (((uint64_t)last << 16) | first) * UINT64_C(0x0000000100000001);
+        }
+        return data[0] * UINT64_C(0x0101010101010101);
+    }
+
+    /* Whether any of `size` bytes fails `test`. In C for the attribute: inlined with a test that is
+       known, it has no call left in it. */
+    static inline __attribute__((always_inline)) int fails(
+        uint64_t (*test)(uint64_t), const uint8_t *data, ptrdiff_t size
+    ) {
+        uint64_t bad = 0, word;
+        ptrdiff_t position = 0;
+        if (size >= 8) {
+            for (; position + 8 <= size; position += 8) {
+                memcpy(&word, data + position, 8);
+                bad |= test(word);
+            }
+            if (position < size) {
+                memcpy(&word, data + size - 8, 8);
+                bad |= test(word);
+            }
+        } else if (size > 0) {
+            bad = test(cs_short_word(data, size));
+        }
+        return bad != 0;
+    }
     """
     const char* CS_HEX
     int cs_leading_zeros(uint64_t word) noexcept nogil
+    bint fails(uint64_t (*test)(uint64_t) noexcept nogil, const uint8_t* data, Py_ssize_t size) \
+        noexcept nogil
 
 ctypedef uint64_t (*Test)(uint64_t word) noexcept nogil
-
-
-cdef inline uint64_t word_at(const uint8_t* data) noexcept nogil:
-    cdef uint64_t word
-    memcpy(&word, data, 8)
-    return word
-
-
-cdef inline uint64_t short_word(const uint8_t* data, Py_ssize_t size) noexcept nogil:
-    """Eight bytes made of the 1 .. 7 there are, some of them twice: enough to test each."""
-    cdef uint32_t low, high
-    cdef uint16_t first, last
-    if size >= 4:
-        memcpy(&low, data, 4)
-        memcpy(&high, data + size - 4, 4)
-        return (<uint64_t>high << 32) | low
-    if size >= 2:
-        memcpy(&first, data, 2)
-        memcpy(&last, data + size - 2, 2)
-        return ((<uint64_t>last << 16) | first) * <uint64_t>0x0000000100000001
-    return data[0] * <uint64_t>0x0101010101010101
 
 
 cdef inline uint64_t not_digits(uint64_t word) noexcept nogil:
@@ -62,36 +85,17 @@ cdef inline uint64_t not_text(uint64_t word) noexcept nogil:
     return ((word - ones * 0x20) & ~word & top) | ((delete - ones) & ~delete & top)
 
 
-cdef inline bint fails(Test test, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-    """Whether any of `size` bytes fails the test."""
-    cdef uint64_t bad = 0
-    cdef Py_ssize_t position = 0
-    if size >= 8:
-        while position + 8 <= size:
-            bad |= test(word_at(data + position))
-            position += 8
-        if position < size:
-            bad |= test(word_at(data + size - 8))
-    elif size > 0:
-        bad = test(short_word(data, size))
-    return bad != 0
+cdef inline uint64_t not_hex(uint64_t word) noexcept nogil:
+    """Not zero when a byte is neither 0-9 nor A-F. Adding 0x80 - n sets the top bit from n on."""
+    cdef uint64_t top = <uint64_t>0x8080808080808080, ones = <uint64_t>0x0101010101010101
+    cdef uint64_t digit = (word + ones * 0x50) & ~(word + ones * 0x46)  # from 0x30, not from 0x3A
+    cdef uint64_t letter = (word + ones * 0x3F) & ~(word + ones * 0x39)  # from 0x41, not from 0x47
+    return (~(digit | letter) | word) & top
 
 
 cdef inline int nibble_of_hex(uint8_t character) noexcept nogil:
-    """0 .. 15, or -1: upper case only."""
-    if 48 <= character <= 57:
-        return character - 48
-    if 65 <= character <= 70:
-        return character - 55
-    return -1
-
-
-cdef inline bint not_hex(const uint8_t* data, Py_ssize_t size) noexcept nogil:
-    cdef int seen = 0
-    cdef Py_ssize_t i
-    for i in range(size):
-        seen |= nibble_of_hex(data[i])
-    return seen < 0
+    """0 .. 15 of a checked upper-case hex character."""
+    return (character & 15) + 9 * (character >> 6)
 
 
 cdef inline void hex_to_bytes(const uint8_t* data, Py_ssize_t size, uint8_t* out) noexcept nogil:

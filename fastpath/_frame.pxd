@@ -49,7 +49,6 @@ cdef struct Table:
 cdef struct Layout:
     uint64_t bits[2]  # as sent, but for bit 1
     uint16_t start[FIELDS]  # of the field with its length prefix
-    uint16_t count[FIELDS]  # digits, characters or bytes, as its length says
     int last
 
 cdef struct Fault:
@@ -75,7 +74,7 @@ cdef inline int read_bitmap(const Table* table, const uint8_t* data, uint64_t* b
     if table.bitmap_raw:
         bits[0] = big_endian(data)
         return FINE
-    if not_hex(data, 16):
+    if fails(not_hex, data, 16):
         return BAD_HEX
     hex_to_bytes(data, 8, opened)
     bits[0] = big_endian(opened)
@@ -139,7 +138,7 @@ cdef inline int read_frame(
     const Table* table, const uint8_t* data, Py_ssize_t size, Layout* layout, Fault* fault
 ) noexcept nogil:
     """Finds and checks every field; on anything but FINE `fault` says where."""
-    cdef Py_ssize_t at, count = 0
+    cdef Py_ssize_t at
     cdef uint64_t bits
     cdef int reason, half, field
     fault.field = NO_FIELD
@@ -157,12 +156,11 @@ cdef inline int read_frame(
             field = 64 * half + 1 + cs_leading_zeros(bits)
             bits ^= bit_of(field)
             layout.start[field] = <uint16_t>at
-            reason = take_field(&table.rows[field], data, size, &at, &count)
+            reason = take_field(&table.rows[field], data, size, &at)
             if reason != FINE:
                 fault.field = field
                 fault.offset = at
                 return reason
-            layout.count[field] = <uint16_t>count
             layout.last = field
     fault.field = NO_FIELD
     fault.offset = at

@@ -1,7 +1,7 @@
 # One field on the wire: what the codec does with the rows of a flattened packager, in plain C.
 # Reading checks every bound before it touches a byte; writing checks value and room before it does.
 
-from libc.stdint cimport uint8_t, uint16_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from fastpath._bytes cimport (
@@ -75,6 +75,7 @@ cdef struct Row:
     uint8_t counts_wire  # a variable hex field whose length counts characters
     uint8_t holds_mac  # fixed, 8 bytes, DE 64 or 128
     uint16_t length  # exact, or the longest
+    uint32_t fixed_bytes  # on the wire of a fixed field
 
 
 cdef inline Py_ssize_t wire_bytes(const Row* row, Py_ssize_t count) noexcept nogil:
@@ -154,6 +155,8 @@ cdef inline int check_bcd(
 
 cdef inline int check_value(const Row* row, const uint8_t* data, Py_ssize_t count) noexcept nogil:
     """Whether the value at `data`, all of it inside the frame, is what its kind allows."""
+    if row.check == UNDECLARED:
+        return NOT_DECLARED
     if row.check == DIGITS:
         return BAD_DIGITS if fails(not_digits, data, count) else FINE
     if row.check == DIGITS_BCD:
@@ -163,7 +166,7 @@ cdef inline int check_value(const Row* row, const uint8_t* data, Py_ssize_t coun
     if row.check == RAW:
         return FINE
     if row.check == HEX_TEXT:
-        return BAD_HEX if not_hex(data, wire_bytes(row, count)) else FINE
+        return BAD_HEX if fails(not_hex, data, wire_bytes(row, count)) else FINE
     if row.check == TRACK_BCD:
         return check_bcd(not_track, BAD_TRACK, row.pad, data, count)
     if row.check == TRACK:
@@ -176,17 +179,11 @@ cdef inline int check_value(const Row* row, const uint8_t* data, Py_ssize_t coun
 
 
 cdef inline int take_field(
-    const Row* row,
-    const uint8_t* data,
-    Py_ssize_t size,
-    Py_ssize_t* position,
-    Py_ssize_t* count,
+    const Row* row, const uint8_t* data, Py_ssize_t size, Py_ssize_t* position
 ) noexcept nogil:
-    """Reads the field at `position` of a frame of `size` bytes; moves behind it when it is fine."""
-    cdef Py_ssize_t at = position[0], length = row.length
+    """Checks the field at `position` of a frame of `size` bytes; moves behind it when it is fine."""
+    cdef Py_ssize_t at = position[0], length = row.length, needed = row.fixed_bytes
     cdef int reason
-    if row.check == UNDECLARED:
-        return NOT_DECLARED
     if row.length_form != FIXED:
         if size - at < row.length_bytes:
             return ENDS_EARLY
@@ -196,14 +193,13 @@ cdef inline int take_field(
         if length > row.length:
             return OVER_LONG
         at += row.length_bytes
-    if row.counts_wire and length & 1:
-        return ODD_HEX
-    if size - at < wire_bytes(row, length):
+        if row.counts_wire and length & 1:
+            return ODD_HEX
+        needed = wire_bytes(row, length)
+    if size - at < needed:
         return ENDS_EARLY
     reason = check_value(row, data + at, length)
-    if reason == FINE:
-        position[0] = at + wire_bytes(row, length)
-        count[0] = length
+    position[0] = position[0] if reason else at + needed
     return reason
 
 

@@ -122,6 +122,7 @@ cdef int _fill(Row* row, int number, spec) except -1:
         row.length_bytes = (spec.prefix_size + 1) // 2
     row.counts_wire = spec.count is Count.WIRE
     row.length = spec.length
+    row.fixed_bytes = wire_bytes(row, row.length) if row.length_form == FIXED else 0
     row.holds_mac = (
         number in (FIRST_MAC, SECOND_MAC)
         and spec.kind is Kind.B
@@ -196,6 +197,13 @@ cdef class Message:
         cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(self.raw)
         return data + self.layout.start[de] + self.plan.table.rows[de].length_bytes
 
+    cdef Py_ssize_t count_of(self, int de) noexcept:
+        """Digits, characters or bytes of a field that is there; its prefix was checked before."""
+        cdef const Row* row = &self.plan.table.rows[de]
+        if row.length_form == FIXED:
+            return row.length
+        return read_length(row, self.value_at(de) - row.length_bytes)
+
     cdef object digits_text(self, const uint8_t* data, Py_ssize_t count, int pad, int sign):
         """Text of `count` BCD digits, behind their sign where there is one."""
         cdef Py_ssize_t lead = 1 if sign else 0
@@ -210,7 +218,7 @@ cdef class Message:
         """The text of a field that is there; `normal` shows every separator of a track as '='."""
         cdef const Row* row = &self.plan.table.rows[de]
         cdef const uint8_t* data = self.value_at(de)
-        cdef Py_ssize_t count = self.layout.count[de]
+        cdef Py_ssize_t count = self.count_of(de)
         if row.check == DIGITS_BCD or row.check == TRACK_BCD:
             return self.digits_text(data, count, row.pad, 0)
         if row.check == SIGNED_BCD:
@@ -224,7 +232,7 @@ cdef class Message:
         """The bytes of a b field that is there."""
         cdef const Row* row = &self.plan.table.rows[de]
         cdef const uint8_t* data = self.value_at(de)
-        cdef Py_ssize_t count = self.layout.count[de]
+        cdef Py_ssize_t count = self.count_of(de)
         if row.check == RAW:
             return PyBytes_FromStringAndSize(<const char*>data, count)
         if row.counts_wire:
@@ -301,7 +309,7 @@ cdef class Message:
             return None
         if self.plan.table.rows[de].check not in (DIGITS, DIGITS_BCD):
             raise TypeError(f"field {de} is not numeric")
-        if self.layout.count[de] == 0:
+        if self.count_of(de) == 0:
             return None
         return int(self.text_of(de, False))
 
@@ -311,7 +319,7 @@ cdef class Message:
             raise KeyError(de)
         cdef const Row* row = &self.plan.table.rows[de]
         return (
-            self.layout.start[de], row.length_bytes + wire_bytes(row, self.layout.count[de])
+            self.layout.start[de], row.length_bytes + wire_bytes(row, self.count_of(de))
         )
 
     def items(self):

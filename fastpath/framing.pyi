@@ -1,4 +1,5 @@
 import enum
+from typing import final
 
 from fastpath.errors import FormatError
 
@@ -9,6 +10,7 @@ class Header(enum.Enum):
     ASCII4 = "ascii4"
     TPDU = "tpdu"
 
+@final
 class FrameBuffer:
     def __init__(self, header: Header = ..., max_length: int = 4096) -> None: ...
     @property

@@ -6,6 +6,7 @@ longer than its `max_length`, however the peer cuts its bytes.
 
 import enum
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
@@ -58,6 +59,7 @@ cdef Py_ssize_t _header_size(int form) noexcept:
     return 4 if form == ASCII4 else 2
 
 
+@cython.final
 cdef class FrameBuffer:
     """Splits a stream into messages; one per connection and direction.
 

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""Message authentication codes and the block ciphers under them (DIALECT.md 5).
+"""Message authentication codes and the block ciphers under them (dialect, section 5).
 
 DES and AES are in C (`csrc/`), without secret-dependent branches or memory addresses. A `MacKey`
 keeps its schedules and wipes them when it dies; nothing reads a key back. `sign_many` and

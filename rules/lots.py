@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-__all__ = ["Lot", "LotMove", "Origin", "give_back", "restorable", "take", "take_all"]
+__all__ = ["Lot", "LotMove", "Origin", "give_back", "net", "restorable", "take", "take_all"]
 
 
 class Origin(enum.IntEnum):
@@ -102,20 +102,25 @@ def take_all(lots: list[Lot], *, cashable_only: bool = False) -> list[LotMove]:
 def restorable(taken: Iterable[LotMove], restored: Iterable[LotMove]) -> list[LotMove]:
     """What was taken and has not been put back, per lot, as moves of what may still come back.
 
-    `restored` are the moves of all that undid the original so far. The last lot that was touched
-    comes first: a partial return refills what would have been spent last.
+    `restored` are the moves of all that undid the original so far, and of what undid those: a
+    return that was undone may have been taken out of other lots than it went into, and these are
+    owed then. The last lot that was touched comes first: a partial return refills what would have
+    been spent last.
     """
-    back: dict[int, int] = {}
-    for move in restored:
-        back[move.lot_id] = back.get(move.lot_id, 0) + move.amount_minor
-    open_moves = []
-    for move in reversed(list(taken)):
-        left = -move.amount_minor
-        used = min(left, back.get(move.lot_id, 0))
-        back[move.lot_id] = back.get(move.lot_id, 0) - used
-        if left > used:
-            open_moves.append(msgspec.structs.replace(move, amount_minor=left - used))
-    return open_moves
+    owed = [move for move in net([*taken, *restored]) if move.amount_minor < 0]
+    return [
+        msgspec.structs.replace(move, amount_minor=-move.amount_minor) for move in reversed(owed)
+    ]
+
+
+def net(moves: Iterable[LotMove]) -> list[LotMove]:
+    """The sum of the moves per lot, without zeros, in the order the lots were first touched."""
+    sums: dict[int, LotMove] = {}
+    for move in moves:
+        before = sums.get(move.lot_id)
+        amount_minor = move.amount_minor + (before.amount_minor if before else 0)
+        sums[move.lot_id] = msgspec.structs.replace(move, amount_minor=amount_minor)
+    return [move for move in sums.values() if move.amount_minor]
 
 
 def give_back(lots: list[Lot], sources: Iterable[LotMove], amount_minor: int) -> list[LotMove]:

@@ -6,9 +6,11 @@ too. Chains of that kind end, since each link undoes an earlier one.
 
 from __future__ import annotations
 
+import msgspec
+
 from rules.cards import WorkingCard
 from rules.ledger import Link
-from rules.lots import LotMove
+from rules.lots import LotMove, net
 
 __all__ = ["restorable_minor", "restoring_moves"]
 
@@ -20,9 +22,19 @@ def restorable_minor(card: WorkingCard, original: Link) -> int:
 
 
 def restoring_moves(card: WorkingCard, original: Link) -> list[LotMove]:
-    """The lot moves of all that undid the original, and of what undid those."""
+    """The lot moves of all that undid the original, and of what undid those.
+
+    A return that was undone when its value had been spent gave back less than it no longer counts
+    for; the rest is a shortfall, and owed to the return's own lots.
+    """
     moves: list[LotMove] = []
     for link in card.undoers(original.version):
-        moves.extend(link.moves)
-        moves.extend(restoring_moves(card, link))
+        part = net([*link.moves, *restoring_moves(card, link)])
+        moves.extend(part)
+        missing_minor = sum(move.amount_minor for move in part) - restorable_minor(card, link)
+        for move in part:
+            share_minor = min(move.amount_minor, missing_minor)
+            if share_minor > 0:
+                missing_minor -= share_minor
+                moves.append(msgspec.structs.replace(move, amount_minor=-share_minor))
     return moves

@@ -36,7 +36,8 @@ def reverse(request: CardRequest, card: WorkingCard, moment: Moment, policy: Pol
     if original is None:
         _bar(request, card, moment)
         return _without_effect(request, card, moment, ReversalState.NOTHING)
-    if not original.approved:
+    # A reversal is final: undoing one would move the original's value a second time.
+    if not original.approved or original.operation is Operation.REVERSAL:
         return _without_effect(request, card, moment, ReversalState.NOTHING)
     if request.amount_given and request.amount_minor not in (
         original.requested_minor,

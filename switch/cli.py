@@ -9,6 +9,7 @@ from pathlib import Path
 __all__ = ["main"]
 
 _DEMO_CARDS = 1_000
+_DEMO_CARDS_MAX = 10_000_000
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +37,7 @@ def _add_up(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     up.add_argument("--demo", action="store_true", help="create and serve the demo programme")
     up.add_argument(
         "--demo-cards",
-        type=int,
+        type=_card_count,
         default=_DEMO_CARDS,
         metavar="N",
         help="how many active cards a new demo programme gets (default %(default)s)",
@@ -44,17 +45,21 @@ def _add_up(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     up.set_defaults(run=_up)
 
 
+def _card_count(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= _DEMO_CARDS_MAX:
+        raise argparse.ArgumentTypeError(f"expected 1 to {_DEMO_CARDS_MAX}")
+    return count
+
+
 def _up(arguments: argparse.Namespace) -> int:
     from switch.config import SettingsError, from_arguments
-    from switch.keys import MasterKeyError
     from switch.prepare import Preparation
     from switch.supervisor import SupervisorOptions, supervise
 
     try:
         settings = from_arguments(arguments)
-        if not 1 <= arguments.demo_cards <= 10_000_000:
-            raise SettingsError("--demo-cards: expected 1 to 10000000")
-    except (SettingsError, MasterKeyError) as error:
+    except SettingsError as error:
         print(f"cardswitch: {error}", file=sys.stderr)
         return 2
     options = SupervisorOptions(

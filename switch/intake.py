@@ -36,6 +36,7 @@ _SECURITY_CONTROL, _NETWORK_CODE = int(DE.SECURITY_CONTROL), int(DE.NETWORK_CODE
 _CARD_CLASSES = frozenset("124")
 _SIGN_ON, _SIGN_OFF, _ECHO = "001", "002", "301"
 _REFUSALS_WAITING_MAX = 10_000
+_LINES_PER_SECOND_MAX = 100
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Intake:
         self._utc_now = utc_now
         self._monotonic = monotonic
         self._answer_within_s = answer_within_s
-        self._limited = RateLimited(log)
+        self._limited = RateLimited(log, lines_per_second_max=_LINES_PER_SECOND_MAX)
         self.pipeline: Pipeline | None = None
         self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_WAITING_MAX)
         """What is to go into the refusal log; the oldest are dropped when it cannot be written."""

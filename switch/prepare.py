@@ -23,9 +23,13 @@ from switch.journal.bridge import Connection, bridge
 from switch.journal.migrate import migrate
 from switch.keys import MASTER_KEY_VARIABLE, MasterKey
 
-__all__ = ["Preparation", "load_master_key", "load_saved_settings"]
+__all__ = ["NoProgramme", "Preparation", "load_master_key", "load_saved_settings"]
 
 _CARDS_PER_READ = 50_000
+
+
+class NoProgramme(Exception):
+    """There is nothing that the switch could serve."""
 
 
 class Preparation:
@@ -58,6 +62,10 @@ class Preparation:
                 if not await connection.rows("select 1 from programme"):
                     await demo.create(connection, seed, master_key)
                 programme = demo.describe(seed)
+            elif not await connection.rows("select 1 from programme"):
+                raise NoProgramme(
+                    "the database holds no programme: give it one, or start with --demo"
+                )
             await _build_token_table(connection, data_dir / "tokens.tab")
         return programme
 

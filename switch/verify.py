@@ -118,7 +118,7 @@ async def verify(url: str) -> Report:
             "set local enable_seqscan = on; set local enable_hashjoin = on;"
             "set local enable_mergejoin = on; set local work_mem = '128MB'"
         )
-        counts = [
+        links, postings, cards = [
             (await connection.rows(f"select count(*) as n from {table}"))[0]["n"]  # noqa: S608
             for table in ("link", "posting", "card_state")
         ]
@@ -126,7 +126,7 @@ async def verify(url: str) -> Report:
         for check, query in CHECKS.items():
             for row in await connection.rows(query):
                 findings.append(Finding(check, row["card_id"], row["version"], row["what"]))
-        return Report(*counts, tuple(findings))
+        return Report(links, postings, cards, tuple(findings))
     finally:
         await connection.close()
 

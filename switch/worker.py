@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -302,14 +303,9 @@ class Worker:
     # Metrics and health
 
     async def _serve_metrics(self, task_status: trio.TaskStatus[None]) -> None:
-        path = Path(self._file.metrics_socket)
-        path.unlink(missing_ok=True)
-        listener = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-        await listener.bind(str(path))
-        path.chmod(0o600)
-        listener.listen()
+        listener = private_listener(Path(self._file.metrics_socket))
         task_status.started()
-        await trio.serve_listeners(self._answer_http, [trio.SocketListener(listener)])
+        await trio.serve_listeners(self._answer_http, [listener])
 
     async def _answer_http(self, stream: trio.SocketStream) -> None:
         with trio.move_on_after(2), contextlib.suppress(trio.BrokenResourceError):
@@ -344,6 +340,16 @@ def _counted(run: int, bits: int) -> Iterator[int]:
 def _drop_first(queue: deque[Refusal], count: int) -> None:
     for _ in range(min(count, len(queue))):
         queue.popleft()
+
+
+def private_listener(path: Path) -> trio.SocketListener:
+    """A listening Unix socket for processes of the same user."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen()
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listener))
 
 
 def _say_ready() -> None:

@@ -118,15 +118,15 @@ class Layout:
             shutil.rmtree(self.sockets, ignore_errors=True)
 
 
-def lock_data_dir(layout: Layout) -> int:
-    """Take DIR for this process: the descriptor that holds it. Raises DataDirBusy."""
-    path = layout.data_dir / "lock"
+def lock_data_dir(data_dir: Path) -> int:
+    """Take DIR for this process: the descriptor that holds it. Raises DataDirBusy, OSError."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = data_dir / "lock"
     descriptor = try_lock(path)
     if descriptor is None:
         holder = path.read_text(encoding="ascii", errors="replace").strip() or "unknown"
         raise DataDirBusy(
-            f"the data directory {layout.data_dir} is in use by another cardswitch "
-            f"(process {holder})"
+            f"the data directory {data_dir} is in use by another cardswitch (process {holder})"
         )
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -58,17 +58,13 @@ class EmbeddedStores:
         progress: Callable[[str], None] = _say_nothing,
         identity: Identity | None = None,
     ) -> None:
-        try:
-            self._layout = Layout.create(data_dir)
-        except OSError as error:
-            raise StoreFailed(
-                f"the data directory {data_dir} cannot be used: {error.strerror}"
-            ) from None
+        self._data_dir = Path(os.path.abspath(data_dir))
         self._wants_postgres = postgres
         self._wants_redis = redis
         self._progress = progress
         self._forced_identity = identity
         self._lock: int | None = None
+        self._made: Layout | None = None
         self._postgres: PostgresStore | None = None
         self._redis: RedisStore | None = None
 
@@ -102,11 +98,23 @@ class EmbeddedStores:
         return self._layout.run
 
     def lock(self) -> None:
-        """Take the data directory for this process; `start` does it too. Raises DataDirBusy."""
-        if self._lock is None:
-            if not self._layout.sockets.is_dir():  # removed by an earlier stop
-                self._layout = Layout.create(self._layout.data_dir)
-            self._lock = lock_data_dir(self._layout)
+        """Take the data directory for this process; `start` does it too.
+
+        Raises DataDirBusy, or StoreFailed when there can be no such directory.
+        """
+        if self._lock is not None:
+            return
+        lock = None
+        try:
+            lock = lock_data_dir(self._data_dir)
+            self._made = Layout.create(self._data_dir)
+        except OSError as error:
+            if lock is not None:
+                os.close(lock)
+            raise StoreFailed(
+                f"the data directory {self._data_dir} cannot be used: {error.strerror}"
+            ) from None
+        self._lock = lock
 
     def start(self) -> None:
         """Start what is wanted and return when all of it answers.
@@ -162,6 +170,12 @@ class EmbeddedStores:
             self._layout.remove_short_directory()
             os.close(self._lock)
             self._lock = None
+
+    @property
+    def _layout(self) -> Layout:
+        if self._made is None:
+            raise RuntimeError("the data directory is not ours yet: lock or start first")
+        return self._made
 
     @property
     def _stores(self) -> list[StoreProcess]:

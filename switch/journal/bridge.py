@@ -15,7 +15,14 @@ from typing import Any
 import asyncpg
 import trio_asyncio
 
-__all__ = ["STORE_ERRORS", "Connection", "bridge", "is_outcome_unknown", "is_retryable"]
+__all__ = [
+    "STORE_ERRORS",
+    "Connection",
+    "bridge",
+    "is_outcome_unknown",
+    "is_retryable",
+    "is_server_unfit",
+]
 
 STORE_ERRORS: tuple[type[BaseException], ...] = (
     asyncpg.PostgresError,
@@ -56,6 +63,14 @@ def is_outcome_unknown(error: BaseException) -> bool:
 def is_retryable(error: BaseException) -> bool:
     """Deadlock, serialization failure, lock not available: nothing was done, decide again."""
     return getattr(error, "sqlstate", "") in ("40P01", "40001", "55P03")
+
+
+def is_server_unfit(error: BaseException) -> bool:
+    """No resources, a read-only server, no rights, no such database: nothing was done.
+
+    It is the server that cannot serve, not the batch that is bad.
+    """
+    return str(getattr(error, "sqlstate", "") or "").startswith(("53", "25", "28", "3D"))
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,13 @@ import trio
 
 from rules.cards import CardFacts
 from rules.ledger import Link
-from switch.journal.bridge import STORE_ERRORS, Connection, is_outcome_unknown, is_retryable
+from switch.journal.bridge import (
+    STORE_ERRORS,
+    Connection,
+    is_outcome_unknown,
+    is_retryable,
+    is_server_unfit,
+)
 from switch.journal.rows import CardRow, link_from_row
 
 __all__ = ["BatchRejected", "HistoryQuery", "JournalDown", "JournalSession", "Outcome"]
@@ -136,6 +142,11 @@ class JournalSession:
                 if is_retryable(error):
                     if not in_doubt:
                         return Outcome.STALE
+                elif is_server_unfit(error):
+                    self._drop()
+                    self._on_down(type(error).__name__)
+                    if not in_doubt:
+                        raise JournalDown(type(error).__name__) from None
                 elif not is_outcome_unknown(error):
                     raise BatchRejected(f"{type(error).__name__}: {error}") from None
                 else:

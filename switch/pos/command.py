@@ -27,6 +27,7 @@ from switch.pos.messages import (
     build,
     is_hold,
     is_original,
+    may_be_original,
     seal_message,
 )
 from switch.pos.state import STAN_MAX, Sent, StateError, StateFile, TerminalState
@@ -62,7 +63,7 @@ _OPTION_NAMES: Final = {Option.ORIGINAL_TX: "--or", Option.TO_CARD: "--to"}
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command `pos` and its options to the program's parser."""
-    verbs = "\n".join(f"  {verb.value:<12}{spec.words}" for verb, spec in VERBS.items())
+    verbs = "\n".join(f"  {verb.value:<12}{_summary(verb)}" for verb in Verb)
     parser = subparsers.add_parser(
         "pos",
         help="a demo terminal at the command line",
@@ -92,6 +93,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--timeout", type=float, default=10.0, metavar="SECONDS", help="default: 10")
     add("--json", action="store_true", help="request and reply by DE numbers")
     parser.set_defaults(run=run)
+
+
+def _summary(verb: Verb) -> str:
+    """A line of the help: what a verb is for and what it needs."""
+    spec = VERBS[verb]
+    needed = " ".join(_name(option) for option in Option if option in spec.needs)
+    return f"{spec.words} ({needed})" if needed else spec.words
+
+
+def _name(option: Option) -> str:
+    return _OPTION_NAMES.get(option, f"--{option.value.replace('_', '-')}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -228,10 +240,13 @@ class _Session:
             print(f"cardswitch pos: no answer: {reason}", file=sys.stderr)
             return
         print(f"\n{self.style.doubt('NO ANSWER')}  {reason}")
-        if request.mti[:2] in _KEPT_CLASSES:
-            where = f"--data {self.data_dir} --terminal {self.terminal.terminal_id}"
-            undo = "" if request.mti.startswith("04") else f", or: cardswitch pos reverse {where}"
-            print(f"  What became of it is not known. cardswitch pos repeat {where}{undo}")
+        where = f"--data {self.data_dir} --terminal {self.terminal.terminal_id}"
+        again = f"    cardswitch pos repeat {where}"
+        if request.mti[:2] == "04":
+            print(f"  Whether it was undone is not known. Ask again:\n{again}")
+        elif may_be_original(request.mti, request.get(DE.PROCESSING_CODE) or ""):
+            print(f"  What became of it is not known. Ask again, or undo it:\n{again}")
+            print(f"    cardswitch pos reverse {where}")
 
     def _print_json(self, request: Message, reply: Message | None) -> None:
         shown = {"request": as_json(request), "reply": as_json(reply) if reply else None}
@@ -250,11 +265,10 @@ def _check_options(args: argparse.Namespace, verb: Verb) -> None:
     spec = VERBS[verb]
     for option in Option:
         given = getattr(args, option.value) not in {None, False}
-        name = _OPTION_NAMES.get(option, f"--{option.value.replace('_', '-')}")
         if given and option not in spec.takes:
-            raise UsageError(f"{verb} takes no {name}")
+            raise UsageError(f"{verb} takes no {_name(option)}")
         if not given and option in spec.needs:
-            raise UsageError(f"{verb} needs {name}")
+            raise UsageError(f"{verb} needs {_name(option)}")
     if args.purse == "all" and verb is not Verb.BALANCE:
         raise UsageError("--purse all is for balance only")
     if args.stan is not None and not 1 <= args.stan <= STAN_MAX:

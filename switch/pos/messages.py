@@ -28,6 +28,7 @@ __all__ = [
     "build",
     "is_hold",
     "is_original",
+    "may_be_original",
     "reply_mti",
     "seal_message",
 ]
@@ -85,9 +86,14 @@ def reply_mti(mti: str) -> str:
     return f"{mti[:2]}{int(mti[2]) + 1}0"
 
 
+def may_be_original(mti: str, processing_code: str) -> bool:
+    """Whether a reversal or an outcome query may name such a message: all but enquiries."""
+    return mti[:2] in {"01", "02"} and not processing_code.startswith("3")
+
+
 def is_original(sent: Sent) -> bool:
-    """Whether a reversal or an outcome query may name this message: all but enquiries."""
-    return sent.mti[:2] in {"01", "02"} and not sent.fields[DE.PROCESSING_CODE].startswith("3")
+    """Whether a reversal or an outcome query may name this message."""
+    return may_be_original(sent.mti, sent.fields[DE.PROCESSING_CODE])
 
 
 def is_hold(sent: Sent) -> bool:

@@ -55,7 +55,8 @@ _REVERSAL_STATES: Final[dict[str, str]] = {
     ReversalState.LATE: "too late; staff will see to it",
 }
 
-_PURSES: Final = {"60": "e-cash", "80": "food voucher", "90": "points"}
+_PURSES: Final = {"80": "food voucher", "90": "points"}
+_BALANCE_LABELS: Final = {"60": "E-cash", "80": "Voucher", "90": "Points"}
 _AMOUNT_KINDS: Final = {"01": "balance", "02": "available"}
 
 _PRIVATE_ROWS: Final = (
@@ -160,19 +161,16 @@ def reply_rows(request: Message, reply: Message, currency: str) -> list[Row]:
     if (fee := reply.get(DE.FEE)) and fee[1:].isdigit():
         rows.append(("Fee", format_amount(int(fee[1:]), currency)))
     for balance in read_balances(reply.get(DE.ADDITIONAL_AMOUNTS) or ""):
-        purse = _PURSES.get(balance.purse, f"Purse {balance.purse}")
+        purse = _BALANCE_LABELS.get(balance.purse, f"Purse {balance.purse}")
         kind = _AMOUNT_KINDS.get(balance.kind, balance.kind)
-        label = f"{purse} {kind}"
-        rows.append(
-            (label[:1].upper() + label[1:], format_amount(balance.amount_minor, balance.currency))
-        )
+        rows.append((f"{purse} {kind}", format_amount(balance.amount_minor, balance.currency)))
     return rows
 
 
 def _purse_of(processing_code: str) -> str:
     """The purse a DE 3 names, in words; "" for e-cash, which goes without saying."""
     for account_type in (processing_code[2:4], processing_code[4:6]):
-        if account_type in {"80", "90"}:
+        if account_type in _PURSES:
             return _PURSES[account_type]
     return ""
 

@@ -8,6 +8,7 @@ for topology.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -21,6 +22,10 @@ Argument = str | bytes | int
 """What a command may be made of."""
 
 LIBRARY = Path(__file__).with_name("library.lua")
+
+
+# hiredis' own annotation says a tuple of one
+_pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
 
 
 class RedisDown(Exception):
@@ -69,7 +74,7 @@ class RedisConnection:
 
     async def _roundtrip(self, command: tuple[Argument, ...]) -> object:
         assert self._stream is not None
-        await self._stream.send_all(hiredis.pack_command(command))
+        await self._stream.send_all(_pack(command))
         return await self._reply()
 
     async def _reply(self) -> object:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from fastpath.tokens import TokenTable
-
 from fastpath import pinblock
 from fastpath.codec import Message
 from fastpath.errors import FormatError
 from fastpath.specs import DE
+from fastpath.tokens import TokenTable
 from rules.identity import content_fingerprint, request_key
 from rules.money import Purse
 from rules.requests import AMOUNT_OPTIONAL, CardRequest, Entry, Operation, ReversalReason

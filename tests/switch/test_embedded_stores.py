@@ -104,14 +104,22 @@ def open_dir() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.fixture
+def _no_override(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CARDSWITCH_POSTGRES_BIN", "CARDSWITCH_REDIS_SERVER"):
+        monkeypatch.delenv(name, raising=False)
+
+
 # where the programs come from
 
 
+@pytest.mark.usefixtures("_no_override")
 def test_this_machine_has_stores() -> None:
     assert KINDS
     assert find_redis().version
 
 
+@pytest.mark.usefixtures("_no_override")
 def test_a_script_named_postgres_on_path_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +132,7 @@ def test_a_script_named_postgres_on_path_is_passed_over(
     assert find_redis().program.parent != tmp_path
 
 
+@pytest.mark.usefixtures("_no_override")
 def test_a_lone_link_on_path_leads_to_the_programs_beside_the_real_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +145,7 @@ def test_a_lone_link_on_path_leads_to_the_programs_beside_the_real_one(
     assert str(found.directory) in str(found) and found.version in str(found)
 
 
+@pytest.mark.usefixtures("_no_override")
 def test_a_server_without_initdb_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +168,7 @@ def test_too_old_versions_are_passed_over(tmp_path: Path, monkeypatch: pytest.Mo
     assert locate._probe_redis(tmp_path / "redis-server", "here") is not None
 
 
+@pytest.mark.usefixtures("_no_override")
 def test_nothing_found_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locate, "_postgres_places", lambda: iter(()))
     monkeypatch.setattr(locate, "_redis_places", lambda: iter(()))
@@ -181,6 +192,7 @@ def test_overrides_are_taken_or_refused(tmp_path: Path, monkeypatch: pytest.Monk
         find_redis()
 
 
+@pytest.mark.usefixtures("_no_override")
 def test_a_major_version_may_be_asked_for() -> None:
     for directory in KINDS.values():
         major = locate._probe_postgres(directory, "").major  # type: ignore[union-attr]
@@ -505,7 +517,11 @@ def test_a_server_that_cannot_start_says_why(open_dir: Path) -> None:
 def test_a_directory_that_cannot_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreFailed, match="cannot be used"):
-        EmbeddedStores(tmp_path / "file")
+        EmbeddedStores(tmp_path / "file").start()
+    (tmp_path / "run").write_text("")
+    with pytest.raises(StoreFailed, match="cannot be used"):
+        EmbeddedStores(tmp_path).start()
+    assert try_lock(tmp_path / "lock") is not None
 
 
 def test_long_paths_get_short_sockets(tmp_path: Path) -> None:
@@ -514,12 +530,15 @@ def test_long_paths_get_short_sockets(tmp_path: Path) -> None:
     embedded.start()
     try:
         assert len(embedded.redis_url) < 100
-        assert stat.S_IMODE(embedded.socket_dir.stat().st_mode) == 0o700
+        sockets = embedded.socket_dir
+        assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
         with redis.Redis.from_url(embedded.redis_url) as client:
             assert client.ping()
     finally:
         embedded.stop()
-    assert not embedded.socket_dir.exists()
+    assert not sockets.exists()
+    embedded.start()  # a second time with the same object
+    embedded.stop()
 
 
 def test_somebody_elses_short_directory_is_not_taken(tmp_path: Path) -> None:
@@ -542,7 +561,8 @@ def test_somebody_elses_short_directory_is_not_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root becomes another user")
-def test_root_may_drop_to_an_account(postgres_bin: Path, open_dir: Path) -> None:
+def test_root_may_drop_to_an_account(open_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARDSWITCH_POSTGRES_BIN", str(KINDS[max(KINDS)]))
     for _ in range(2):  # the second time the cluster's owner decides
         embedded = EmbeddedStores(
             open_dir, identity=Identity.DROP if not list(open_dir.glob("pg*")) else None
@@ -618,7 +638,8 @@ def _interpreter_for_nobody(directory: Path) -> list[str] | None:
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="the other tests run as an ordinary user already")
-def test_an_ordinary_user_may_run_them(postgres_bin: Path, open_dir: Path) -> None:
+def test_an_ordinary_user_may_run_them(open_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARDSWITCH_POSTGRES_BIN", str(KINDS[min(KINDS)]))
     own = open_dir / "own"
     own.mkdir()
     os.chown(own, NOBODY, NOBODY)

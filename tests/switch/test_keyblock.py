@@ -371,16 +371,25 @@ def test_keys_have_the_algorithms_length(key: bytes, algorithm: KeyAlgorithm) ->
         unwrap(AES_KBPK, block)
 
 
-def test_an_aes_key_is_not_put_under_a_tdes_key() -> None:
-    with pytest.raises(KeyBlockError, match="stronger"):
-        wrap(
-            b"k" * 24,
-            PIN_KEY,
-            BlockUsage.MAC_CMAC,
-            KeyAlgorithm.AES,
-            KeyMode.GENERATE,
-            version=BlockVersion.TDES,
-        )
+def test_no_key_is_put_under_a_weaker_one() -> None:
+    by_strength = [
+        (KeyAlgorithm.TDES, 16),
+        (KeyAlgorithm.TDES, 24),
+        (KeyAlgorithm.AES, 16),
+        (KeyAlgorithm.AES, 24),
+        (KeyAlgorithm.AES, 32),
+    ]
+    for above, (kbpk_algorithm, kbpk_length) in enumerate(by_strength):
+        version = BlockVersion[kbpk_algorithm.name]
+        protection = ProtectionKey(b"p" * kbpk_length, version)
+        for below, (algorithm, length) in enumerate(by_strength):
+            key = b"k" * length
+            if below <= above:
+                block = protection.wrap(key, BlockUsage.MAC_CMAC, algorithm, KeyMode.GENERATE)
+                assert protection.unwrap(block).key == key
+            else:
+                with pytest.raises(KeyBlockError, match="stronger"):
+                    protection.wrap(key, BlockUsage.MAC_CMAC, algorithm, KeyMode.GENERATE)
 
 
 def test_blocks_do_not_tell_the_key_length() -> None:

@@ -22,6 +22,7 @@ from pretend_switch import (
 
 from fastpath.codec import Message, encode
 from fastpath.specs import ISO87_ASCII
+from switch.pos.verbs import Verb
 from switch.wire.private import parse_private
 
 
@@ -90,6 +91,14 @@ class TestApproved:
         assert switch.requests[0].amount(4) == 250
         assert pos.row("Amount") == "250 points"
         assert pos.row("Purse") == "points"
+
+    def test_balances_of_all_purses(self, pos: Pos, switch: PretendSwitch) -> None:
+        amounts = "8002978C000000000250" + "9002999C000000000040"
+        switch.answerer = lambda request: sealed(request, answer_to(request) | {54: amounts})
+        assert pos("balance", "--card", PAN, "--purse", "all") == 0
+        assert switch.requests[0].get(3) == "310000"
+        assert pos.row("Voucher available") == "2.50 EUR"
+        assert pos.row("Points available") == "40 points"
 
     def test_json(self, pos: Pos, switch: PretendSwitch) -> None:
         status, request, reply = pos.json(
@@ -306,11 +315,15 @@ class TestNoAnswer:
         assert "NO ANSWER  none within 0.05 s" in pos.out
         assert "cardswitch pos reverse" in pos.out
         assert pos.state().messages[0].stan == 1
+        assert pos("reverse", "--timeout", "0.05") == 3
+        assert "Whether it was undone is not known." in pos.out
+        assert "cardswitch pos reverse" not in pos.out
 
     def test_closed_connection(self, pos: Pos, switch: PretendSwitch) -> None:
         switch.answerer = lambda request: None
         assert pos("echo") == 3
-        assert "the switch closed the connection" in pos.out
+        assert "NO ANSWER  the switch closed the connection\n" in pos.out
+        assert "What became of it" not in pos.out
 
     def test_nobody_there(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -433,5 +446,6 @@ class TestUsage:
             pos("--help")
         assert caught.value.code == 0
         out = pos.capsys.readouterr().out
-        assert "  cashout     Cash out" in out
+        assert "\n  redeem      Redeem (--card --amount)\n" in out
+        assert all(f"\n  {verb.value} " in out for verb in Verb)
         assert "exit status: 0 approved" in out

@@ -1,0 +1,479 @@
+"""MACs and the ciphers under them, against NIST's files, published samples, psec and OpenSSL.
+
+Everything that depends on code chosen by the processor runs twice: on the fastest code this machine
+has, and on the portable code.
+"""
+
+import copy
+import json
+import pickle
+import random
+import threading
+import warnings
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import cryptography_vectors
+import pytest
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
+from cryptography.hazmat.primitives.ciphers import Cipher, modes
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.cmac import CMAC
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from psec.mac import generate_retail_mac
+
+from fastpath import mac
+from fastpath.mac import MacAlgorithm, MacKey
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "crypto.json").read_text())
+NIST = Path(cryptography_vectors.__file__).parent
+KEY16 = bytes.fromhex("0123456789ABCDEFFEDCBA9876543210")
+
+keys16 = st.binary(min_size=16, max_size=16)
+tdes_keys = st.one_of(keys16, st.binary(min_size=24, max_size=24))
+aes_keys = st.one_of(*(st.binary(min_size=n, max_size=n) for n in (16, 24, 32)))
+messages = st.binary(max_size=200)
+
+
+@pytest.fixture(params=["fastest", "portable"], scope="module", autouse=True)
+def core(request: pytest.FixtureRequest) -> Iterator[str]:
+    mac._force_portable(request.param == "portable")
+    yield request.param
+    mac._force_portable(False)
+
+
+def vectors(group: str) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = VECTORS[group]["vectors"]
+    assert found
+    return found
+
+
+def read_cases(path: Path) -> list[dict[str, str]]:
+    """The cases of a NIST response file: "NAME = value" lines, a new case at every COUNT."""
+    cases: list[dict[str, str]] = []
+    section = "ENCRYPT"
+    for line in path.read_text().splitlines():
+        text = line.strip()
+        if text.startswith("["):
+            section = text.strip("[]")
+        elif "=" in text and not text.startswith("#"):
+            name, _, value = (part.strip() for part in text.partition("="))
+            if name == "COUNT":
+                cases.append({"SECTION": section})
+            cases[-1][name] = value
+    return cases
+
+
+def tdes_key_of(case: dict[str, str]) -> bytes:
+    if "KEYs" in case:
+        return bytes.fromhex(case["KEYs"] * 3)
+    key = bytes.fromhex(case["KEY1"] + case["KEY2"] + case["KEY3"])
+    return key[:16] if key[:8] == key[16:] else key
+
+
+class TestImplementation:
+    def test_names_what_runs(self, core: str) -> None:
+        running = mac.implementation()
+        assert set(running) == {"aes", "des"}
+        assert running["aes"] in {"aes-ni", "portable"}
+        assert running["des"] in {"avx512-vbmi", "portable"}
+        if core == "portable":
+            assert set(running.values()) == {"portable"}
+
+    def test_a_key_stays_with_the_code_it_was_scheduled_for(self, core: str) -> None:
+        keys = [MacKey(algorithm, KEY16) for algorithm in MacAlgorithm]
+        before = [key.sign(b"message") for key in keys]
+        mac._force_portable(core != "portable")
+        other = [MacKey(algorithm, KEY16) for algorithm in MacAlgorithm]
+        try:
+            assert [key.sign(b"message") for key in keys] == before
+            assert [key.sign(b"message") for key in other] == before
+        finally:
+            mac._force_portable(core == "portable")
+
+
+class TestNistFiles:
+    @pytest.mark.parametrize(
+        "path", sorted((NIST / "ciphers/3DES/ECB").glob("*.rsp")), ids=lambda p: p.stem
+    )
+    def test_tdes_ecb(self, path: Path) -> None:
+        cases = read_cases(path)
+        assert len(cases) >= 20
+        for case in cases:
+            key = tdes_key_of(case)
+            clear, cipher = bytes.fromhex(case["PLAINTEXT"]), bytes.fromhex(case["CIPHERTEXT"])
+            assert mac.tdes_encrypt_ecb(key, clear) == cipher
+            assert mac.tdes_decrypt_ecb(key, cipher) == clear
+
+    @pytest.mark.parametrize(
+        "path", sorted((NIST / "ciphers/3DES/CBC").glob("TCBC[!I]*.rsp")), ids=lambda p: p.stem
+    )
+    def test_tdes_cbc(self, path: Path) -> None:
+        cases = read_cases(path)
+        assert len(cases) >= 20
+        for case in cases:
+            key, iv = tdes_key_of(case), bytes.fromhex(case["IV"])
+            clear, cipher = bytes.fromhex(case["PLAINTEXT"]), bytes.fromhex(case["CIPHERTEXT"])
+            assert mac.tdes_encrypt_cbc(key, iv, clear) == cipher
+            assert mac.tdes_decrypt_cbc(key, iv, cipher) == clear
+
+    @pytest.mark.parametrize(
+        "path", sorted((NIST / "ciphers/3DES/CBC").glob("TCBCI*.rsp")), ids=lambda p: p.stem
+    )
+    def test_tdes_cbc_interleaved(self, path: Path) -> None:
+        """Three interleaved CBC streams: each is CBC of every third block from its own IV."""
+        cases = read_cases(path)
+        assert len(cases) >= 20
+        for case in cases:
+            for stream in (1, 2, 3):
+                key, iv = tdes_key_of(case), bytes.fromhex(case[f"IV{stream}"])
+                clear, cipher = (
+                    stream_of(case, name, stream) for name in ("PLAINTEXT", "CIPHERTEXT")
+                )
+                assert len(clear) == len(cipher) > 0
+                assert mac.tdes_encrypt_cbc(key, iv, clear) == cipher
+                assert mac.tdes_decrypt_cbc(key, iv, cipher) == clear
+
+    def test_no_file_is_left_out(self) -> None:
+        """530 cases in each of three modes, the interleaved ones with three streams each."""
+        files = [*(NIST / "ciphers/3DES/ECB").glob("*"), *(NIST / "ciphers/3DES/CBC").glob("*")]
+        assert len(files) == 24
+        assert sum(len(read_cases(path)) for path in files) == 1590
+
+    @pytest.mark.parametrize(
+        "path", sorted((NIST / "ciphers/AES/ECB").glob("*.rsp")), ids=lambda p: p.stem
+    )
+    def test_aes(self, path: Path) -> None:
+        cases = read_cases(path)
+        assert len(cases) >= 8
+        for case in cases:
+            key = bytes.fromhex(case["KEY"])
+            clear, cipher = bytes.fromhex(case["PLAINTEXT"]), bytes.fromhex(case["CIPHERTEXT"])
+            for at in range(0, len(clear), 16):
+                assert mac.aes_encrypt_block(key, clear[at : at + 16]) == cipher[at : at + 16]
+                assert mac.aes_decrypt_block(key, cipher[at : at + 16]) == clear[at : at + 16]
+
+    @pytest.mark.parametrize("bits", [128, 192, 256])
+    def test_aes_cmac(self, bits: int) -> None:
+        cases = read_cases(NIST / f"CMAC/nist-800-38b-aes{bits}.txt")
+        assert len(cases) == 4
+        for case in cases:
+            key, data, right = (bytes.fromhex(case[n]) for n in ("KEY", "MESSAGE", "OUTPUT"))
+            assert mac.aes_cmac(key, data) == right
+            check_verdicts(MacKey(MacAlgorithm.AES_CMAC, key), data, right[:8])
+
+    def test_tdes_cmac(self) -> None:
+        cases = read_cases(NIST / "CMAC/nist-800-38b-3des.txt")
+        assert len(cases) == 8
+        for case in cases:
+            data, right = bytes.fromhex(case["MESSAGE"]), bytes.fromhex(case["OUTPUT"])
+            assert mac.tdes_cmac(tdes_key_of(case), data) == right
+
+
+def stream_of(case: dict[str, str], name: str, stream: int) -> bytes:
+    """Known-answer files give a text per stream, or one that all share; the others interleave."""
+    for alone in (f"{name}{stream}", f"{name}1"):
+        if alone in case:
+            return bytes.fromhex(case[alone])
+    whole = bytes.fromhex(case[name])
+    if len(whole) == 8:
+        return whole
+    return b"".join(whole[at : at + 8] for at in range(8 * (stream - 1), len(whole), 24))
+
+
+def check_verdicts(key: MacKey, data: bytes, right: bytes) -> None:
+    """Right is right; each flipped bit, each other length and each other message is wrong."""
+    wrong = [(int.from_bytes(right) ^ 1 << bit).to_bytes(8) for bit in range(64)]
+    wrong += [b"", right[:7], right + b"\0", right * 2, bytes(8)]
+    assert key.sign(data) == right
+    assert key.verify(data, right) is True
+    assert not any(key.verify(data, tried) for tried in wrong)
+    assert not key.verify(data + b"\1", right)
+    tried = [right, *wrong]
+    verdicts = mac.verify_many([key] * len(tried), [data] * len(tried), tried)
+    assert verdicts == [True] + [False] * len(wrong)
+
+
+class TestPublishedSamples:
+    @pytest.mark.parametrize("vector", vectors("des_blocks"), ids=lambda v: v["clear"])
+    def test_single_des(self, vector: dict[str, str]) -> None:
+        key, clear, cipher = (bytes.fromhex(vector[n]) for n in ("key", "clear", "cipher"))
+        assert mac.tdes_encrypt_ecb(key * 2, clear) == cipher
+        assert mac.tdes_encrypt_ecb(key * 3, clear) == cipher
+        assert mac.tdes_decrypt_ecb(key * 2, cipher) == clear
+
+    @pytest.mark.parametrize("vector", vectors("retail_macs"), ids=lambda v: v["mac"])
+    def test_retail_mac(self, vector: dict[str, str]) -> None:
+        key, data, right = (bytes.fromhex(vector[n]) for n in ("key", "data", "mac"))
+        assert mac.retail_mac(key, data) == right
+        check_verdicts(MacKey(MacAlgorithm.RETAIL, key), data, right)
+
+    @pytest.mark.parametrize("vector", vectors("sealed_frames"))
+    def test_sealed_frames(self, vector: dict[str, str]) -> None:
+        text = "".join(vector["frame"])
+        if vector["mac_form"] == "raw":
+            frame = bytes.fromhex(text)
+            data, right = frame[:-8], frame[-8:]
+        else:
+            data, right = text[:-16].encode(), bytes.fromhex(text[-16:])
+        key = MacKey(MacAlgorithm(vector["algorithm"]), bytes.fromhex(vector["key"]))
+        check_verdicts(key, data, right)
+
+    @pytest.mark.parametrize("vector", vectors("key_check_values"), ids=lambda v: v["value"])
+    def test_key_check_value(self, vector: dict[str, str]) -> None:
+        key, right = bytes.fromhex(vector["key"]), bytes.fromhex(vector["value"])
+        tdes = vector["algorithm"] == "tdes"
+        algorithm = MacAlgorithm.RETAIL if tdes else MacAlgorithm.AES_CMAC
+        assert mac.key_check_value("tdes" if tdes else "aes", key) == right
+        assert mac.key_check_value(algorithm, key) == right
+
+
+class TestAgainstOtherPrograms:
+    @settings(deadline=None)
+    @given(keys16, messages)
+    def test_retail_mac_is_that_of_psec(self, key: bytes, data: bytes) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # psec gives OpenSSL keys of 8 bytes
+            right = generate_retail_mac(key[:8], key[8:], data, 1)
+        assert mac.retail_mac(key, data) == right
+        assert MacKey(MacAlgorithm.RETAIL, key).sign(data) == right
+
+    @settings(deadline=None)
+    @given(keys16, messages)
+    def test_retail_mac_is_that_of_openssl(self, key: bytes, data: bytes) -> None:
+        left, right = key[:8], key[8:]
+        padded = data.ljust(-(-len(data) // 8) * 8 or 8, b"\0")
+        chain = Cipher(TripleDES(left * 3), modes.CBC(bytes(8))).encryptor().update(padded)[-8:]
+        inner = Cipher(TripleDES(right * 3), modes.ECB()).decryptor().update(chain)
+        expected = Cipher(TripleDES(left * 3), modes.ECB()).encryptor().update(inner)
+        assert mac.retail_mac(key, data) == expected
+
+    @settings(deadline=None)
+    @given(tdes_keys, st.binary(min_size=8, max_size=8), st.binary(max_size=20))
+    def test_tdes_is_that_of_openssl(self, key: bytes, iv: bytes, seed: bytes) -> None:
+        data = seed * 8
+        algorithm = TripleDES(key if len(key) == 24 else key + key[:8])
+        ecb = Cipher(algorithm, modes.ECB()).encryptor().update(data)
+        cbc = Cipher(algorithm, modes.CBC(iv)).encryptor().update(data)
+        assert mac.tdes_encrypt_ecb(key, data) == ecb
+        assert mac.tdes_decrypt_ecb(key, ecb) == data
+        assert mac.tdes_encrypt_cbc(key, iv, data) == cbc
+        assert mac.tdes_decrypt_cbc(key, iv, cbc) == data
+
+    @settings(deadline=None)
+    @given(aes_keys, messages)
+    def test_aes_cmac_is_that_of_openssl(self, key: bytes, data: bytes) -> None:
+        other = CMAC(AES(key))
+        other.update(data)
+        right = other.finalize()
+        assert mac.aes_cmac(key, data) == right
+        assert MacKey(MacAlgorithm.AES_CMAC, key).sign(data) == right[:8]
+
+    @settings(deadline=None)
+    @given(tdes_keys, messages)
+    def test_tdes_cmac_is_that_of_openssl(self, key: bytes, data: bytes) -> None:
+        other = CMAC(TripleDES(key if len(key) == 24 else key + key[:8]))
+        other.update(data)
+        assert mac.tdes_cmac(key, data) == other.finalize()
+
+    @settings(deadline=None)
+    @given(aes_keys, st.binary(min_size=16, max_size=16))
+    def test_aes_is_that_of_openssl(self, key: bytes, block: bytes) -> None:
+        cipher = Cipher(AES(key), modes.ECB()).encryptor().update(block)
+        assert mac.aes_encrypt_block(key, block) == cipher
+        assert mac.aes_decrypt_block(key, cipher) == block
+
+
+def random_batch(seed: int, count: int) -> tuple[list[MacKey], list[bytes]]:
+    """Both algorithms mixed, all key sizes, lengths around the block bounds."""
+    chance = random.Random(seed)
+    keys = [
+        MacKey(MacAlgorithm.RETAIL, chance.randbytes(16))
+        if chance.random() < 0.5
+        else MacKey(MacAlgorithm.AES_CMAC, chance.randbytes(chance.choice((16, 24, 32))))
+        for _ in range(count)
+    ]
+    return keys, [chance.randbytes(chance.randrange(0, 70)) for _ in range(count)]
+
+
+class TestBatches:
+    @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 9, 63, 64, 65, 256])
+    def test_a_batch_is_its_messages_one_by_one(self, count: int) -> None:
+        keys, data = random_batch(count, count)
+        macs = mac.sign_many(keys, data)
+        assert macs == [key.sign(message) for key, message in zip(keys, data, strict=True)]
+        assert mac.verify_many(keys, data, macs) == [True] * count
+
+    def test_only_the_wrong_ones_are_refused(self) -> None:
+        keys, data = random_batch(5, 100)
+        macs = mac.sign_many(keys, data)
+        chance = random.Random(6)
+        expected = [chance.random() < 0.5 for _ in macs]
+        tried = [
+            right if good else bytes([right[0] ^ 1 << chance.randrange(8)]) + right[1:]
+            for right, good in zip(macs, expected, strict=True)
+        ]
+        assert True in expected
+        assert False in expected
+        assert mac.verify_many(keys, data, tried) == expected
+
+    @pytest.mark.parametrize("length", [0, 1, 4, 7, 9, 16, 1000])
+    def test_a_mac_of_another_length_is_wrong(self, length: int) -> None:
+        key = MacKey(MacAlgorithm.RETAIL, KEY16)
+        tried = (key.sign(b"x") * 200)[:length]
+        assert mac.verify_many([key], [b"x"], [tried]) == [False]
+        assert key.verify(b"x", tried) is False
+
+    def test_lists_of_different_length_are_refused(self) -> None:
+        key = MacKey(MacAlgorithm.RETAIL, KEY16)
+        with pytest.raises(ValueError, match="differ in number"):
+            mac.sign_many([key], [b"a", b"b"])
+        with pytest.raises(ValueError, match="differ in number"):
+            mac.sign_many([key, key], [b"a"])
+        with pytest.raises(ValueError, match="differ in number"):
+            mac.verify_many([key], [b"a"], [])
+        with pytest.raises(ValueError, match="differ in number"):
+            mac.verify_many([key], [], [bytes(8)])
+
+    @pytest.mark.parametrize("wrong", [None, "text", 5, bytearray(8), memoryview(b"8")])
+    def test_elements_of_another_type_are_refused(self, wrong: object) -> None:
+        key = MacKey(MacAlgorithm.RETAIL, KEY16)
+        with pytest.raises(TypeError):
+            mac.sign_many([wrong], [b"a"])  # type: ignore[list-item]
+        with pytest.raises(TypeError):
+            mac.sign_many([key, key], [b"a", wrong])  # type: ignore[list-item]
+        with pytest.raises(TypeError):
+            mac.verify_many([key], [b"a"], [wrong])  # type: ignore[list-item]
+        with pytest.raises(TypeError):
+            key.sign(wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            mac.sign_many((key,), [b"a"])  # type: ignore[arg-type]
+
+    def test_many_threads_on_the_same_keys(self) -> None:
+        keys, data = random_batch(9, 200)
+        right = mac.sign_many(keys, data)
+        rounds: list[bool] = []
+
+        def work() -> None:
+            rounds.append(all(mac.sign_many(keys, data) == right for _ in range(30)))
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert rounds == [True] * 4
+
+    def test_the_interpreter_runs_on_meanwhile(self) -> None:
+        """Another thread empties the very lists of the batch while it is computed."""
+        key = MacKey(MacAlgorithm.AES_CMAC, KEY16)
+        big = bytes(4096)
+        right = key.sign(big)
+        for _ in range(20):
+            keys, data = [key] * 300, [bytes(big) for _ in range(300)]
+            thread = threading.Thread(target=lambda a=keys, b=data: (a.clear(), b.clear()))
+            thread.start()
+            try:
+                macs = mac.sign_many(keys, data)
+            except ValueError:  # the other thread was between its two lists
+                macs = []
+            thread.join()
+            assert all(one == right for one in macs)
+
+
+class TestKeys:
+    @pytest.mark.parametrize("length", [0, 8, 15, 17, 24, 32])
+    def test_retail_keys_have_16_bytes(self, length: int) -> None:
+        with pytest.raises(ValueError, match="16 bytes"):
+            MacKey(MacAlgorithm.RETAIL, bytes(length))
+        with pytest.raises(ValueError, match="16 bytes"):
+            mac.retail_mac(bytes(length), b"")
+        with pytest.raises(ValueError, match="16 bytes"):
+            mac.key_check_value(MacAlgorithm.RETAIL, bytes(length))
+
+    @pytest.mark.parametrize("length", [0, 8, 15, 17, 31, 33, 64])
+    def test_aes_keys_have_16_24_or_32_bytes(self, length: int) -> None:
+        for use in (
+            lambda key: MacKey(MacAlgorithm.AES_CMAC, key),
+            lambda key: mac.aes_cmac(key, b""),
+            lambda key: mac.aes_encrypt_block(key, bytes(16)),
+            lambda key: mac.aes_decrypt_block(key, bytes(16)),
+            lambda key: mac.key_check_value("aes", key),
+        ):
+            with pytest.raises(ValueError, match="16, 24 or 32"):
+                use(bytes(length))
+
+    @pytest.mark.parametrize("length", [0, 8, 15, 17, 23, 25, 32])
+    def test_tdes_keys_have_16_or_24_bytes(self, length: int) -> None:
+        for use in (
+            lambda key: mac.tdes_encrypt_ecb(key, b""),
+            lambda key: mac.tdes_decrypt_ecb(key, b""),
+            lambda key: mac.tdes_encrypt_cbc(key, bytes(8), b""),
+            lambda key: mac.tdes_decrypt_cbc(key, bytes(8), b""),
+            lambda key: mac.tdes_cmac(key, b""),
+            lambda key: mac.key_check_value("tdes", key),
+        ):
+            with pytest.raises(ValueError, match="16 or 24"):
+                use(bytes(length))
+
+    def test_data_must_be_whole_blocks(self) -> None:
+        for size in (1, 7, 9):
+            with pytest.raises(ValueError, match="whole blocks"):
+                mac.tdes_encrypt_ecb(KEY16, bytes(size))
+            with pytest.raises(ValueError, match="whole blocks"):
+                mac.tdes_decrypt_cbc(KEY16, bytes(8), bytes(size))
+        for size in (0, 7, 9, 16):
+            with pytest.raises(ValueError, match="initial value"):
+                mac.tdes_encrypt_cbc(KEY16, bytes(size), bytes(8))
+        for size in (0, 15, 17, 32):
+            with pytest.raises(ValueError, match="16 bytes"):
+                mac.aes_encrypt_block(KEY16, bytes(size))
+            with pytest.raises(ValueError, match="16 bytes"):
+                mac.aes_decrypt_block(KEY16, bytes(size))
+        assert mac.tdes_encrypt_ecb(KEY16, b"") == b""
+
+    def test_algorithms_are_the_enum(self) -> None:
+        with pytest.raises(TypeError):
+            MacKey("retail-mac", KEY16)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            mac.key_check_value("des", KEY16)  # type: ignore[arg-type]
+        assert MacKey(MacAlgorithm.RETAIL, KEY16).algorithm is MacAlgorithm.RETAIL
+        assert MacAlgorithm("aes-cmac") is MacAlgorithm.AES_CMAC
+
+    @pytest.mark.parametrize("algorithm", MacAlgorithm)
+    def test_a_key_gives_nothing_away(self, algorithm: MacAlgorithm) -> None:
+        key = MacKey(algorithm, KEY16)
+        assert repr(key) == f"MacKey({algorithm.value}, …)"
+        assert str(key) == repr(key)
+        for take in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="cannot be pickled or copied"):
+                take(key)
+        with pytest.raises(TypeError):
+            memoryview(key)  # type: ignore[arg-type]
+        with pytest.raises(AttributeError):
+            key.algorithm = algorithm  # type: ignore[misc]
+        readable = {name for name in dir(key) if not name.startswith("_")}
+        assert readable == {"algorithm", "sign", "verify"}
+
+    def test_parity_bits_do_not_matter(self) -> None:
+        assert mac.retail_mac(bytes(16), b"x") == mac.retail_mac(b"\1" * 16, b"x")
+        assert mac.retail_mac(bytes(16), b"x") != mac.retail_mac(b"\2" * 16, b"x")
+
+    def test_length_extension_by_zeros_is_the_known_limit_of_padding_method_1(self) -> None:
+        key = MacKey(MacAlgorithm.RETAIL, KEY16)
+        assert key.sign(b"1234567") == key.sign(b"1234567\0")
+        assert key.sign(b"") == key.sign(bytes(8))
+        assert key.sign(bytes(8)) != key.sign(bytes(9))
+        cmac = MacKey(MacAlgorithm.AES_CMAC, KEY16)
+        assert len({cmac.sign(bytes(size)) for size in range(70)}) == 70
+
+    def test_every_byte_of_a_long_message_counts(self) -> None:
+        data = bytes(range(256)) * 2
+        for algorithm in MacAlgorithm:
+            key = MacKey(algorithm, KEY16)
+            changed = [data[:i] + bytes([data[i] ^ 0x80]) + data[i + 1 :] for i in range(len(data))]
+            macs = mac.sign_many([key] * len(changed), changed)
+            assert len({*macs, key.sign(data)}) == len(data) + 1
+            assert all(one != other for one, other in pairwise(macs))

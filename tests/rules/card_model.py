@@ -1,0 +1,321 @@
+"""What one card must do, written down a second time: plain dicts, and no code of the rules.
+
+`CardModel` is told each message as a dict and says what the answer must be. Where the dialect
+leaves a choice (which of a sale's lots a partial return fills first), it takes what was done and
+checks that it was allowed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Message = dict[str, Any]
+Expected = dict[str, Any]
+
+HORIZON_S = 60 * 86_400
+CODES = {
+    "issued": "78",
+    "unlocked": "78",
+    "active": "57",
+    "blocked": "62",
+    "frozen": "62",
+    "closed": "57",
+}
+ALLOWED = {
+    "unlock": ("issued",),
+    "activate": ("issued", "unlocked"),
+    "activate_prevalued": ("issued", "unlocked"),
+    "deactivate": ("active", "issued", "unlocked"),
+    "block": ("active", "issued", "unlocked"),
+    "unblock": ("blocked",),
+}
+STATUS_ONLY = ("unlock", "deactivate", "block", "unblock")
+TO_MERCHANT = ("redeem", "cash_out")
+
+
+class CardModel:
+    """One card, its lots, and every message it has been told of."""
+
+    def __init__(self, face_value_minor: int) -> None:
+        self.face_value_minor = face_value_minor
+        self.status = "issued"
+        self.before_block = ""
+        self.lots: dict[int, dict[int, dict[str, Any]]] = {60: {}, 80: {}, 90: {}}
+        self.lots_made = 0
+        self.known: dict[str, dict[str, Any]] = {}
+        self.elsewhere: set[str] = set()
+        self.shortfall: dict[int, int] = {}
+        self.now_s = 0
+
+    def available(self, purse: int) -> int:
+        return sum(lot["left"] for lot in self.lots[purse].values())
+
+    # What the answer must be
+
+    def expect(self, message: Message) -> Expected:
+        prior = self.known.get(message["name"])
+        if prior is not None:
+            return self._repeated(message, prior)
+        if message["op"] == "reversal":
+            return self._reversal(message)
+        if message["op"] in ("load", "redeem", "return", "cash_out", "balance"):
+            allowed: tuple[str, ...] = ("active",)
+        else:
+            allowed = ALLOWED[message["op"]]
+        if self.status not in allowed:
+            return {"code": CODES[self.status]}
+        return getattr(self, "_" + message["op"])(message)
+
+    def _repeated(self, message: Message, prior: dict[str, Any]) -> Expected:
+        if prior.get("barred"):
+            return {"code": "05", "rule": "BARRED", "links": 0, "heard": prior.get("heard")}
+        if prior["content"] != message["content"]:
+            return {"code": "94", "links": 0}
+        if prior["reversed"] and prior["open"] == 0:
+            return {"code": "05", "rs": "REVERSED", "links": 0, "tx": prior["tx"]}
+        return {"code": prior["heard"]["code"], "links": 0, "heard": prior["heard"]}
+
+    def _unlock(self, message: Message) -> Expected:
+        return {"code": "00", "status": "unlocked"}
+
+    def _activate(self, message: Message) -> Expected:
+        return {"code": "00", "effect": message["amount"], "status": "active", "credit": True}
+
+    def _activate_prevalued(self, message: Message) -> Expected:
+        face_minor = self.face_value_minor
+        if not face_minor or message["amount"] not in (0, face_minor):
+            return {"code": "13"}
+        return {
+            "code": "00",
+            "effect": face_minor,
+            "said": face_minor,
+            "status": "active",
+            "credit": True,
+        }
+
+    def _load(self, message: Message) -> Expected:
+        return {"code": "00", "effect": message["amount"], "credit": True}
+
+    def _redeem(self, message: Message) -> Expected:
+        available_minor, amount_minor = self.available(message["purse"]), message["amount"]
+        if amount_minor <= available_minor:
+            return {"code": "00", "effect": -amount_minor}
+        if not message["partial"] or available_minor == 0:
+            return {"code": "51"}
+        return {
+            "code": "10",
+            "effect": -available_minor,
+            "said": available_minor,
+            "requested": amount_minor,
+        }
+
+    def _return(self, message: Message) -> Expected:
+        if not message["sale"]:
+            if not message["may_return_unlinked"]:
+                return {"code": "58"}
+            return {"code": "00", "effect": message["amount"], "credit": True, "refund": True}
+        sale = next((e for e in self.known.values() if e["tx"] == message["sale"]), None)
+        if sale is None or sale.get("barred") or sale["op"] != "redeem" or not sale["approved"]:
+            return {"code": "25"}
+        if sale["merchant"] != message["merchant"]:
+            return {"code": "58"}
+        if sale["purse"] != message["purse"] or message["amount"] > sale["open"]:
+            return {"code": "13"}
+        return {"code": "00", "effect": message["amount"], "undoes": sale}
+
+    def _cash_out(self, message: Message) -> Expected:
+        lots = self.lots[message["purse"]].values()
+        cashable_minor = sum(lot["left"] for lot in lots if lot["cashable"])
+        amount_minor = message["amount"] or cashable_minor
+        if not 0 < amount_minor <= cashable_minor:
+            return {"code": "51"}
+        return {"code": "00", "effect": -amount_minor, "said": amount_minor, "cash": True}
+
+    def _balance(self, message: Message) -> Expected:
+        return {"code": "00", "links": 0}
+
+    def _deactivate(self, message: Message) -> Expected:
+        return {"code": "00", "status": "closed"}
+
+    def _block(self, message: Message) -> Expected:
+        return {"code": "00", "status": "blocked"}
+
+    def _unblock(self, message: Message) -> Expected:
+        return {"code": "00", "status": self.before_block}
+
+    def _reversal(self, message: Message) -> Expected:
+        nothing = {"code": "00", "rs": "NOTHING"}
+        original = self.known.get(message["of"])
+        if original is None and message["of"] in self.elsewhere:
+            return {"code": "94", "links": 0}
+        if message["instant"] < self.now_s - HORIZON_S:
+            return {"code": "05", "rs": "LATE"}
+        if message["enquiry"]:
+            return nothing
+        if original is None:
+            return nothing | {"bars": message["of"], "links": 2}
+        if original.get("barred") or not original["approved"] or original["op"] == "reversal":
+            return nothing
+        if message["amount"] and message["amount"] not in (
+            original["requested"],
+            original["amount"],
+        ):
+            return {"code": "13"}
+        if original["op"] in STATUS_ONLY:
+            return self._status_reversal(original)
+        left_minor, final_minor = original["open"], message["final"] or 0
+        if left_minor in (0, final_minor):
+            return {"code": "00", "rs": "ALREADY"}
+        if final_minor > left_minor:
+            return {"code": "13"}
+        undone_minor = left_minor - final_minor
+        done = {
+            "code": "00",
+            "rs": "PARTIAL" if final_minor else "REVERSED",
+            "undoes": original,
+            "undone": undone_minor,
+        }
+        if original["op"] in TO_MERCHANT:
+            return done | {"effect": undone_minor}
+        found_minor = min(undone_minor, self.available(message["purse"]))
+        missing_minor = undone_minor - found_minor
+        if missing_minor and message["reason"] != "time_out":
+            return {"code": "05", "rule": "SPENT"}
+        done["effect"] = -found_minor
+        if missing_minor:
+            return done | {"rs": "PARTIAL", "status": "frozen", "missing": missing_minor}
+        activation = original["op"] in ("activate", "activate_prevalued")
+        if activation and not final_minor and self.status == "active":
+            done["status"] = original["status_before"]
+        return done
+
+    def _status_reversal(self, original: dict[str, Any]) -> Expected:
+        if original["reversed"]:
+            return {"code": "00", "rs": "ALREADY"}
+        if self.status != original["status_set"]:
+            return {"code": "00", "rs": "NOTHING"}
+        return {
+            "code": "00",
+            "rs": "REVERSED",
+            "undoes": original,
+            "undone": 0,
+            "status": original["status_before"],
+        }
+
+    # What it says after an answer
+
+    def apply(
+        self, message: Message, expected: Expected, heard: dict[str, Any], moves: list[Any]
+    ) -> None:
+        """Take over what was answered. AssertionError where lots were moved that must not be."""
+        prior = self.known.get(message["name"])
+        if prior is not None:
+            prior.setdefault("heard", heard)
+            return
+        if not expected.get("links", 1):
+            return
+        if "bars" in expected:
+            self.known[expected["bars"]] = {"barred": True, "tx": None}
+        effect_minor = expected.get("effect", 0)
+        entry = {
+            "op": message["op"],
+            "content": message["content"],
+            "approved": heard["code"] in ("00", "10"),
+            "requested": message["amount"],
+            "amount": abs(effect_minor),
+            "open": abs(effect_minor),
+            "reversed": False,
+            "purse": message["purse"],
+            "merchant": message["merchant"],
+            "status_before": self.status,
+            "status_set": expected.get("status"),
+            "tx": heard["tx"],
+            "heard": heard,
+            "undoes": expected.get("undoes"),
+            "claims": {},
+            "loose": 0,
+        }
+        self.known[message["name"]] = entry
+        self._move_lots(message, expected, entry, effect_minor, moves)
+        if message["op"] == "block" and entry["approved"]:
+            self.before_block = self.status
+        self.status = expected.get("status", self.status)
+        if missing_minor := expected.get("missing", 0):
+            merchant = expected["undoes"]["merchant"]
+            self.shortfall[merchant] = self.shortfall.get(merchant, 0) + missing_minor
+
+    def _move_lots(
+        self,
+        message: Message,
+        expected: Expected,
+        entry: dict[str, Any],
+        effect_minor: int,
+        moves: list[Any],
+    ) -> None:
+        assert sum(amount for _, amount in moves) == effect_minor
+        lots = self.lots[message["purse"]]
+        undone = expected.get("undoes")
+        if expected.get("credit"):
+            self.lots_made += 1
+            refund = bool(expected.get("refund"))
+            assert moves == [(self.lots_made, effect_minor)]
+            lots[self.lots_made] = {
+                "left": effect_minor,
+                "cashable": not refund and message["purse"] == 60,
+                "refund": refund,
+            }
+            entry["claims"] = dict(moves)
+        elif undone is None:
+            wanted = self._spend(lots, -effect_minor, [], cash=bool(expected.get("cash")))
+            assert moves == wanted
+            entry["claims"] = {lot: -amount for lot, amount in moves}
+        elif message["op"] == "return":
+            self._put_back(lots, undone, moves)
+            undone["open"] -= effect_minor
+            entry["claims"] = dict(moves)
+        else:
+            undone["reversed"] = True
+            undone["open"] -= expected["undone"]
+            if undone["op"] in TO_MERCHANT:
+                self._put_back(lots, undone, moves)
+            elif undone["op"] not in STATUS_ONLY:
+                self._take_back(lots, undone, expected, moves)
+
+    def _spend(
+        self, lots: dict[int, Any], amount_minor: int, first: list[int], *, cash: bool = False
+    ) -> list[tuple[int, int]]:
+        """Out of its own lots first, then promotional before paid value, then the oldest."""
+        moves = []
+        for lot_id in sorted(lots, key=lambda i: (i not in first, not lots[i]["refund"], i)):
+            part = min(lots[lot_id]["left"], amount_minor)
+            if part and (lots[lot_id]["cashable"] or not cash):
+                lots[lot_id]["left"] -= part
+                amount_minor -= part
+                moves.append((lot_id, -part))
+        assert amount_minor == 0
+        return moves
+
+    def _put_back(self, lots: dict[int, Any], sale: dict[str, Any], moves: list[Any]) -> None:
+        """Only into lots this sale still has a claim on, and never more than that claim."""
+        for lot_id, amount_minor in moves:
+            assert amount_minor > 0
+            claim_minor = sale["claims"].get(lot_id, 0)
+            extra_minor = max(0, amount_minor - claim_minor)
+            assert extra_minor <= sale["loose"]
+            sale["loose"] -= extra_minor
+            sale["claims"][lot_id] = claim_minor - (amount_minor - extra_minor)
+            lots[lot_id]["left"] += amount_minor
+
+    def _take_back(
+        self, lots: dict[int, Any], credit: dict[str, Any], expected: Expected, moves: list[Any]
+    ) -> None:
+        """A credit undone: its own lots first; what its sale lost, its sale may claim again."""
+        wanted = self._spend(lots, -expected["effect"], list(credit["claims"]))
+        assert moves == wanted
+        sale = credit["undoes"]
+        if sale is None:
+            return
+        sale["open"] += expected["undone"]
+        for lot_id, amount_minor in moves:
+            sale["claims"][lot_id] = sale["claims"].get(lot_id, 0) - amount_minor
+        sale["loose"] += expected.get("missing", 0)

@@ -1,0 +1,206 @@
+"""Random sequences of messages to one card, judged by an independent model.
+
+The state machine finds small counter-examples and shrinks them; the seeded sequences go deep, each
+with weights of its own (a generator that always mixes alike never reaches some corners).
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from card_scenario import DAY_S, OPERATIONS, Scenario
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from rules.money import Purse
+from rules.requests import Operation
+
+AMOUNTS = st.sampled_from((1, 100, 250, 500, 1_000, 2_500))
+WHICH = st.integers(0, 30)
+SEEDS = range(16)
+SEQUENCES_PER_SEED = 60
+STEPS = 50
+
+
+class CardMachine(RuleBasedStateMachine):
+    """What a card can be sent, one rule per kind of message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scenario = Scenario()
+
+    @initialize(amount_minor=AMOUNTS, activate=st.integers(0, 9))
+    def begin(self, amount_minor: int, activate: int) -> None:
+        if activate:
+            self.scenario.request(Operation.ACTIVATE, amount_minor)
+
+    @rule(amount_minor=AMOUNTS, partial=st.booleans(), withhold=st.booleans())
+    def redeem(self, amount_minor: int, partial: bool, withhold: bool) -> None:
+        self.scenario.request(Operation.REDEEM, amount_minor, partial=partial, withhold=withhold)
+
+    @rule(amount_minor=AMOUNTS, withhold=st.booleans())
+    def load(self, amount_minor: int, withhold: bool) -> None:
+        self.scenario.request(Operation.LOAD, amount_minor, withhold=withhold)
+
+    @rule(amount_minor=AMOUNTS, sale=WHICH)
+    def return_to_card(self, amount_minor: int, sale: int) -> None:
+        self.scenario.request(Operation.RETURN, amount_minor, sale=sale)
+
+    @rule(
+        operation=st.sampled_from(OPERATIONS),
+        amount_minor=AMOUNTS,
+        purse=st.sampled_from(Purse),
+        terminal=st.integers(0, 3),
+        age_s=st.integers(0, 3 * DAY_S),
+    )
+    def anything(
+        self, operation: Operation, amount_minor: int, purse: Purse, terminal: int, age_s: int
+    ) -> None:
+        self.scenario.request(operation, amount_minor, purse=purse, terminal=terminal, age_s=age_s)
+
+    @rule(
+        which=WHICH,
+        reason=st.integers(0, 2),
+        final_minor=st.none() | st.sampled_from((0, 1, 100, 250, 500, 1_000)),
+        amount=st.integers(0, 3),
+    )
+    def reverse(self, which: int, reason: int, final_minor: int | None, amount: int) -> None:
+        self.scenario.reverse(which, reason=reason, final_minor=final_minor, amount=amount)
+
+    @rule(which=WHICH, other_content=st.booleans())
+    def repeat(self, which: int, other_content: bool) -> None:
+        self.scenario.repeat(which, other_content=other_content)
+
+    @rule(size=st.integers(1, 5))
+    def batches_of(self, size: int) -> None:
+        self.scenario.batch_size = size
+
+    @rule(operation=st.sampled_from(OPERATIONS), amount_minor=AMOUNTS, sale=WHICH)
+    def either_order(self, operation: Operation, amount_minor: int, sale: int) -> None:
+        self.scenario.order_does_not_matter(operation, amount_minor, sale)
+
+    @rule(which=WHICH)
+    def elsewhere(self, which: int) -> None:
+        self.scenario.appear_elsewhere(which)
+
+    @rule(days=st.integers(1, 40))
+    def days_pass(self, days: int) -> None:
+        self.scenario.pass_time(days * DAY_S)
+
+    def teardown(self) -> None:
+        self.scenario.finish()
+
+
+TestCardMachine = CardMachine.TestCase
+TestCardMachine.settings = settings(
+    max_examples=120,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+class Player:
+    """One seeded sequence, with weights and amounts of its own."""
+
+    def __init__(self, draw: random.Random) -> None:
+        self.draw = draw
+        self.scenario = Scenario()
+        self.amounts = draw.choice(((100,), (1, 2, 3), (100, 250, 500), (1, 100, 1_000, 2_500)))
+        self.recent = draw.choice((3, 8, 40))
+        self.slips = draw.choice((0.0, 0.05, 0.3))
+        """How often a reversal names another amount, or a repeat has other content."""
+        self.purses = draw.choice(((Purse.ECASH,), (Purse.ECASH,), tuple(Purse)))
+        self.days_pass = draw.random() < 0.2
+        everyday = (Operation.REDEEM, Operation.LOAD, Operation.RETURN, Operation.CASH_OUT)
+        self.everyday = {operation: draw.choice((0, 1, 1, 3)) for operation in everyday}
+        self.everyday[Operation.REDEEM] = self.everyday[Operation.LOAD] = 2
+        self.steps = {
+            self.everyday_request: 8,
+            self.reverse: draw.choice((1, 3, 6)),
+            self.repeat: draw.choice((0, 1, 4)),
+            self.rare_request: draw.choice((0, 0, 1)),
+            self.either_order: draw.choice((0, 1)),
+            self.next_batches: 1,
+        }
+
+    def play(self) -> Scenario:
+        draw = self.draw
+        self.next_batches()
+        self.request(Operation.ACTIVATE)
+        for _ in range(STEPS):
+            self.revive()
+            draw.choices(list(self.steps), list(self.steps.values()))[0]()
+            if self.days_pass and draw.random() < 0.05:
+                self.scenario.pass_time(draw.randrange(40 * DAY_S))
+        self.scenario.finish()
+        return self.scenario
+
+    def revive(self) -> None:
+        """A card that refuses everything teaches little."""
+        status = self.scenario.model.status
+        if status in ("issued", "unlocked") and self.draw.random() < 0.5:
+            self.request(Operation.ACTIVATE)
+        elif status == "blocked" and self.draw.random() < 0.5:
+            self.request(Operation.UNBLOCK)
+
+    def request(self, operation: Operation, *, withhold: bool = False) -> None:
+        draw = self.draw
+        amount_minor = draw.choice(self.amounts)
+        if operation is Operation.ACTIVATE:
+            amount_minor *= draw.choice((1, 4))
+        elif operation is Operation.CASH_OUT and draw.random() < 0.3:
+            amount_minor = 0
+        self.scenario.request(
+            operation,
+            amount_minor,
+            partial=draw.random() < 0.5,
+            purse=draw.choice(self.purses),
+            terminal=draw.choice((0, 0, 0, 1, 2, 2, 3)),
+            age_s=draw.choice((0, 1, 3_600, 2 * DAY_S)),
+            sale=self.which() if draw.random() < 0.9 else None,
+            withhold=withhold,
+        )
+
+    def which(self) -> int:
+        made = len(self.scenario.made)
+        return made - 1 - self.draw.randrange(min(self.recent, made)) if made else 0
+
+    def everyday_request(self) -> None:
+        operation = self.draw.choices(list(self.everyday), list(self.everyday.values()))[0]
+        self.request(operation, withhold=self.draw.random() < 0.1)
+
+    def rare_request(self) -> None:
+        self.request(self.draw.choice(OPERATIONS))
+
+    def reverse(self) -> None:
+        draw = self.draw
+        partial = draw.random() < 0.3
+        self.scenario.reverse(
+            self.which(),
+            reason=draw.choice((0, 0, 1, 2)),
+            final_minor=draw.choice((0, *self.amounts)) if partial else None,
+            amount=draw.choice((1, 2, 3)) if draw.random() < self.slips else 0,
+        )
+
+    def repeat(self) -> None:
+        self.scenario.repeat(self.which(), other_content=self.draw.random() < self.slips)
+
+    def either_order(self) -> None:
+        operation = self.draw.choice(OPERATIONS)
+        self.scenario.order_does_not_matter(operation, self.draw.choice(self.amounts), self.which())
+
+    def next_batches(self) -> None:
+        self.scenario.batch_size = self.draw.choice((1, 1, 2, 3, 8))
+        if self.draw.random() < 0.1:
+            self.scenario.appear_elsewhere(self.which())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_deep_sequences_agree_with_the_model(seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(SEQUENCES_PER_SEED):
+        scenario = Player(draw).play()
+        assert len(scenario.chain.journal) > 1
