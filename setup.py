@@ -1,5 +1,7 @@
 """The compiled modules of fastpath/. All other metadata is in pyproject.toml."""
 
+from pathlib import Path
+
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -13,7 +15,7 @@ def module(name: str, *sources: str) -> Extension:
         f"fastpath.{name}",
         [f"fastpath/{name}.pyx", *(f"{CSRC}/{source}" for source in sources)],
         include_dirs=[CSRC],
-        depends=[f"{CSRC}/{source.replace('.c', '.h')}" for source in sources],
+        depends=[str(header) for header in sorted(Path(CSRC).glob("*.h"))],
         extra_compile_args=COMPILE,
     )
 

@@ -93,6 +93,16 @@ cdef inline uint64_t not_hex(uint64_t word) noexcept nogil:
     return (~(digit | letter) | word) & top
 
 
+cdef inline uint64_t not_track_text(uint64_t word) noexcept nogil:
+    """Not zero when a byte is no digit and no separator of track 2 ('=' or 'D')."""
+    cdef uint64_t top = <uint64_t>0x8080808080808080, ones = <uint64_t>0x0101010101010101
+    cdef uint64_t digit = (word + ones * 0x50) & ~(word + ones * 0x46)
+    # adding 0x7F sets the top bit of everything but 0
+    cdef uint64_t equals = ~((word ^ (ones * 0x3D)) + ones * 0x7F)
+    cdef uint64_t letter = ~((word ^ (ones * 0x44)) + ones * 0x7F)
+    return (~(digit | equals | letter) | word) & top
+
+
 cdef inline int nibble_of_hex(uint8_t character) noexcept nogil:
     """0 .. 15 of a checked upper-case hex character."""
     return (character & 15) + 9 * (character >> 6)

@@ -13,6 +13,7 @@ from fastpath._bytes cimport (
     not_hex,
     not_text,
     not_track,
+    not_track_text,
     text_to_bcd,
 )
 
@@ -124,15 +125,6 @@ cdef inline void write_length(const Row* row, Py_ssize_t length, uint8_t* out) n
             length >>= 8
 
 
-cdef inline bint not_track_text(const uint8_t* data, Py_ssize_t size) noexcept nogil:
-    """Whether a character is neither digit nor separator ('=' or 'D')."""
-    cdef bint bad = False
-    cdef Py_ssize_t i
-    for i in range(size):
-        bad |= not (48 <= data[i] <= 57 or data[i] == 61 or data[i] == 68)
-    return bad
-
-
 cdef inline int check_bcd(
     Test test, int otherwise, int pad, const uint8_t* data, Py_ssize_t digits
 ) noexcept nogil:
@@ -170,7 +162,7 @@ cdef inline int check_value(const Row* row, const uint8_t* data, Py_ssize_t coun
     if row.check == TRACK_BCD:
         return check_bcd(not_track, BAD_TRACK, row.pad, data, count)
     if row.check == TRACK:
-        return BAD_TRACK if not_track_text(data, count) else FINE
+        return BAD_TRACK if fails(not_track_text, data, count) else FINE
     if data[0] != 67 and data[0] != 68:  # C, D
         return BAD_SIGN
     if row.check == SIGNED:
@@ -224,7 +216,7 @@ cdef inline int judge_value(
     if row.check == TRACK or row.check == TRACK_BCD:
         if fixed and size != row.length:
             return WRONG_LENGTH
-        return BAD_TRACK if not_track_text(text, size) else FINE
+        return BAD_TRACK if fails(not_track_text, text, size) else FINE
     if row.check == SIGNED or row.check == SIGNED_BCD:
         if size < 2:
             return EMPTY_NUMBER

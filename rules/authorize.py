@@ -56,6 +56,10 @@ def _repeated(request: CardRequest, card: WorkingCard, prior: Link) -> Answer:
     """The first answer again, unless the content differs or it has been undone since."""
     if prior.operation is Operation.TOMBSTONE:
         return prior.answer
+    if prior.answer.response is Response.NO_SUCH_CARD:
+        # An unknown card has no memory of other content, nor of a first DE 37: nor may this one.
+        answer = prior.answer
+        return msgspec.structs.replace(answer, rrn=request.rrn or answer.transaction_id)
     if prior.fingerprint != request.fingerprint:
         return _differs(request)
     reversed_since = any(

@@ -28,7 +28,9 @@ class Purse(enum.IntEnum):
 def additional_amount(purse: int, amount_type: str, currency: str, amount_minor: int) -> str:
     """One amount of DE 54: account type, amount type, currency, C or D, 12 digits (20 characters).
 
-    `amount_type` is "01" for the ledger balance and "02" for the available one.
+    `amount_type` is "01" for the ledger balance and "02" for the available one. What a return or a
+    reversal has lifted above the largest amount is told as that.
     """
     sign = "C" if amount_minor >= 0 else "D"
-    return f"{purse:02d}{amount_type}{currency}{sign}{abs(amount_minor):012d}"
+    shown_minor = min(abs(amount_minor), AMOUNT_MINOR_MAX)
+    return f"{purse:02d}{amount_type}{currency}{sign}{shown_minor:012d}"

@@ -8,6 +8,7 @@ import gc
 import itertools
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -78,6 +79,8 @@ def run_worker(path: Path) -> int:
     file = msgspec.json.decode(path.read_bytes(), type=WorkerFile)
     settings = load_saved_settings(Path(file.data_dir))
     configure(settings.log_level.number, fixed={"worker": file.index})
+    _, descriptors_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors_max, descriptors_max))
     trio.run(work, file, settings)
     return 0
 

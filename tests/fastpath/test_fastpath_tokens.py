@@ -261,6 +261,19 @@ class TestBuilding:
         assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
+def sealed_table(slots: list[bytes], capacity: int, count: int) -> bytes:
+    """A file of these slots with the checksum that belongs to them."""
+    one, two, mask = capacity, count, 2**64 - 1
+    for slot in slots:
+        one = (one ^ int.from_bytes(slot[:8])) * 0x9E3779B97F4A7C15 & mask
+        two = (two ^ int.from_bytes(slot[8:])) * 0xC2B2AE3D27D4EB4F & mask
+        one = (one << 29 | one >> 35) & mask
+        two = (two << 31 | two >> 33) & mask
+    checksum = one ^ ((two << 17 | two >> 47) & mask)
+    header = (b"CSTOKENS", 1, SLOT_BYTES, count, capacity, len(slots), checksum)
+    return struct.pack("<8sIIQQQQ16x", *header) + b"".join(slots)
+
+
 class TestDamage:
     @pytest.fixture
     def content(self, tmp_path: Path) -> bytes:
@@ -314,13 +327,34 @@ class TestDamage:
             with pytest.raises(ValueError, match="token table"):
                 TokenTable.open(tmp_path / "t", KEY)
 
-    def test_slots_that_agree_with_their_sum_must_still_be_in_order(self, tmp_path: Path) -> None:
-        """The checksum of an empty table with slots of its own: structure is looked at, too."""
-        TokenTable.build(tmp_path / "t", [])
-        empty = (tmp_path / "t").read_bytes()
-        (tmp_path / "t").write_bytes(empty[:-16] + b"\1" * 16)
-        with pytest.raises(ValueError, match="damaged slots"):
-            TokenTable.open(tmp_path / "t", KEY)
+    @pytest.mark.parametrize(
+        ("slots", "capacity", "sound"),
+        [
+            ([(0, 1), (2**95, 2), None], 2, True),  # each at home
+            ([(0, 1), (1, 2), (2, 3), None], 2, True),  # a run from one home
+            ([None, None, None], 2, False),  # two are missing
+            ([(2**95, 1), (0, 2), None], 2, False),  # neither at home
+            ([(0, 1), (0, 2), None], 2, False),  # the same twice
+            ([(1, 1), (0, 2), None], 2, False),  # not in order
+            ([(0, 1), (0, 0), (1, 2), None], 3, False),  # a gap before it: never found
+            ([(0, 1), (5, 0), None], 2, False),  # an empty slot that is not empty
+            ([(0, 1), (1, 2), (2, 3)], 2, False),  # nothing to stop at
+        ],
+    )
+    def test_structure_is_looked_at_besides_the_checksum(
+        self, tmp_path: Path, slots: list[tuple[int, int] | None], capacity: int, sound: bool
+    ) -> None:
+        content = [
+            digest.to_bytes(12, "big") + card.to_bytes(4, "little")
+            for digest, card in (slot or (0, 0) for slot in slots)
+        ]
+        count = sum(card > 0 for _, card in filter(None, slots)) or 2
+        (tmp_path / "t").write_bytes(sealed_table(content, capacity, count))
+        if sound:
+            assert len(TokenTable.open(tmp_path / "t", KEY)) == count
+        else:
+            with pytest.raises(ValueError, match=r"damaged (slots|header)"):
+                TokenTable.open(tmp_path / "t", KEY)
 
     def test_unchecked_damage_never_reaches_beyond_the_file(
         self, tmp_path: Path, content: bytes

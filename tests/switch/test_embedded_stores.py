@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -10,10 +9,9 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import asyncpg
 import psutil
 import pytest
 import redis
+from store_scratch import eventually, gone, query, scratch_directory, value
 
 from switch.embedded import child, locate, stores
 from switch.embedded.layout import Layout
@@ -46,38 +45,6 @@ def _postgres_kinds() -> dict[str, Path]:
 KINDS = _postgres_kinds()
 
 
-def query(url: str, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
-    async def run() -> Any:
-        connection = await asyncpg.connect(url, timeout=10)
-        try:
-            return await work(connection)
-        finally:
-            await connection.close()
-
-    return asyncio.run(run())
-
-
-def value(url: str, sql: str) -> Any:
-    return query(url, lambda connection: connection.fetchval(sql))
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended. Where nothing reaps orphans it stays as a zombie."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def eventually(what: Callable[[], bool], within_s: float) -> bool:
-    deadline = time.monotonic() + within_s
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 @pytest.fixture(params=sorted(KINDS), scope="module")
 def postgres_bin(request: pytest.FixtureRequest) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
@@ -86,22 +53,19 @@ def postgres_bin(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def running(
-    postgres_bin: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[EmbeddedStores]:
-    embedded = EmbeddedStores(tmp_path_factory.mktemp("stores"))
-    embedded.start()
-    yield embedded
-    embedded.stop()
+def running(postgres_bin: Path) -> Iterator[EmbeddedStores]:
+    with scratch_directory() as path:
+        embedded = EmbeddedStores(path / "data")
+        embedded.start()
+        yield embedded
+        embedded.stop()
 
 
 @pytest.fixture
 def open_dir() -> Iterator[Path]:
     """A directory that another account reaches; pytest's own are private."""
-    path = Path(tempfile.mkdtemp(prefix="cardswitch-test-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+    with scratch_directory() as path:
+        yield path
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import json
@@ -13,7 +12,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.parse
@@ -25,6 +23,7 @@ import asyncpg
 import psutil
 import pytest
 import redis
+from store_scratch import eventually, gone, scratch_directory, value
 
 from switch.embedded.stores import EmbeddedStores
 from switch.supervised_metrics import Board, MetricsServer, merge_pages
@@ -35,34 +34,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("supervise_fakes.py")
 # with these nothing is started but workers, which never look at them
 ELSEWHERE = {"postgres_url": "postgresql://owner@elsewhere/x", "redis_url": "redis://elsewhere"}
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended. Where nothing reaps orphans it stays as a zombie."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def eventually(what: Callable[[], bool], within_s: float) -> bool:
-    deadline = time.monotonic() + within_s
-    while not what():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def value(url: str, sql: str) -> Any:
-    async def run() -> Any:
-        connection = await asyncpg.connect(url, timeout=10)
-        try:
-            return await connection.fetchval(sql)
-        finally:
-            await connection.close()
-
-    return asyncio.run(run())
 
 
 class Up:
@@ -135,23 +106,22 @@ class Up:
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="cardswitch-test-"))
-    (path / "data").mkdir()
-    yield path / "data"
-    shutil.rmtree(path)
+    with scratch_directory() as path:
+        (path / "data").mkdir()
+        yield path / "data"
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template() -> Iterator[Path]:
     """A data directory with the table `kept` in its database, to be copied: initdb takes long."""
-    path = tmp_path_factory.mktemp("template")
-    embedded = EmbeddedStores(path, redis=False)
-    embedded.start()
-    try:
-        value(embedded.postgres_url, "CREATE TABLE kept AS SELECT 42 AS n")
-    finally:
-        embedded.stop()
-    return path
+    with scratch_directory() as path:
+        embedded = EmbeddedStores(path, redis=False)
+        embedded.start()
+        try:
+            value(embedded.postgres_url, "CREATE TABLE kept AS SELECT 42 AS n")
+        finally:
+            embedded.stop()
+        yield path
 
 
 @pytest.fixture
