@@ -12,7 +12,6 @@ class TokenKey:
 
 @final
 class TokenTable:
-    def __init__(self, /, *args: object, **kwargs: object) -> NoReturn: ...
     def __reduce__(self) -> NoReturn: ...
     @staticmethod
     def build(

@@ -109,13 +109,13 @@ def _name(option: Option) -> str:
 def run(args: argparse.Namespace) -> int:
     """Do what the command line says and return its exit status."""
     try:
-        return _Session(args).run()
+        return _Exchange(args).run()
     except (UsageError, StateError) as error:
         print(f"cardswitch pos: {error}", file=sys.stderr)
         return EXIT_USAGE
 
 
-class _Session:
+class _Exchange:
     """One command: what is sent, what came back, and how it is shown."""
 
     def __init__(self, args: argparse.Namespace) -> None:

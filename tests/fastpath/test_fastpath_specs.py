@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import doctest
 import pickle
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import fastpath
+from fastpath import codec, errors, framing
+from fastpath import packager as packager_module
 from fastpath.codec import decode, encode
 from fastpath.importers import from_moov_json, to_moov_json
 from fastpath.packager import Count, Encoding, FieldSpec, Kind, Packager, Pad
@@ -185,6 +188,22 @@ def test_versions_are_data():
     assert decode(later, frame).mti == "1800"
     with pytest.raises(ValueError, match="wrong version"):
         decode(ISO87_ASCII, frame)
+
+
+@pytest.mark.parametrize(
+    ("told", "names"),
+    [
+        (codec.__doc__, vars(codec)),
+        (errors.FormatError.__doc__, vars(errors)),
+        (framing.swap_tpdu.__doc__, vars(framing)),
+        (packager_module.__doc__, vars(packager_module)),
+    ],
+    ids=["codec", "errors", "framing", "packager"],
+)
+def test_the_examples_in_the_docstrings_run(told, names):
+    test = doctest.DocTestParser().get_doctest(told, dict(names), "docstring", None, 0)
+    assert test.examples
+    assert doctest.DocTestRunner(verbose=False).run(test).failed == 0
 
 
 # ---- no compiled modules, no import --------------------------------------------------------------

@@ -15,6 +15,8 @@ from typing import Any
 import asyncpg
 import psutil
 
+from switch.embedded import locate
+
 _MEMORY = Path("/dev/shm")
 _ENOUGH_BYTES = 2 * 1024**3
 
@@ -37,6 +39,16 @@ def scratch_directory() -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path)
+
+
+def postgres_kinds() -> dict[str, Path]:
+    """Directories of programs by name and version: every PostgreSQL this machine has."""
+    kinds: dict[str, Path] = {}
+    for directory, source, wheel in locate._postgres_places():
+        found = locate._probe_postgres(directory, source, wheel)
+        if found is not None:
+            kinds.setdefault(f"postgres-{found.version}", found.directory)
+    return kinds
 
 
 def query(url: str, work: Callable[[Any], Any]) -> Any:

@@ -9,7 +9,6 @@ import signal
 import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,30 +18,19 @@ import asyncpg
 import psutil
 import pytest
 import redis
-from store_scratch import eventually, gone, query, scratch_directory, value
+from store_scratch import eventually, gone, postgres_kinds, query, scratch_directory, value
 
-from switch.embedded import child, locate, stores
+from switch.embedded import stores
 from switch.embedded.layout import Layout
 from switch.embedded.locate import Binaries, StoreNotFound, find_postgres, find_redis
-from switch.embedded.process import Backoff, Identity, RunAs, processes_within, spawn, try_lock
+from switch.embedded.process import Identity, try_lock
 from switch.embedded.stores import DataDirBusy, EmbeddedStores, StoreFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 LINUX = sys.platform == "linux"
 AS_ROOT = os.geteuid() == 0
 NOBODY = 65534
-
-
-def _postgres_kinds() -> dict[str, Path]:
-    kinds: dict[str, Path] = {}
-    for directory, source, wheel in locate._postgres_places():
-        found = locate._probe_postgres(directory, source, wheel)
-        if found is not None:
-            kinds.setdefault(f"postgres-{found.version}", found.directory)
-    return kinds
-
-
-KINDS = _postgres_kinds()
+KINDS = postgres_kinds()
 
 
 @pytest.fixture(params=sorted(KINDS), scope="module")
@@ -66,255 +54,6 @@ def open_dir() -> Iterator[Path]:
     """A directory that another account reaches; pytest's own are private."""
     with scratch_directory() as path:
         yield path
-
-
-@pytest.fixture
-def _no_override(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CARDSWITCH_POSTGRES_BIN", "CARDSWITCH_REDIS_SERVER"):
-        monkeypatch.delenv(name, raising=False)
-
-
-# where the programs come from
-
-
-@pytest.mark.usefixtures("_no_override")
-def test_this_machine_has_stores() -> None:
-    assert KINDS
-    assert find_redis().version
-
-
-@pytest.mark.usefixtures("_no_override")
-def test_a_script_named_postgres_on_path_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("postgres", "initdb", "valkey-server", "redis-server"):
-        script = tmp_path / name
-        script.write_text('#!/bin/sh\necho "postgres (PostgreSQL) 17.1 v=8.0.0"\n')
-        script.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_postgres().directory != tmp_path
-    assert find_redis().program.parent != tmp_path
-
-
-@pytest.mark.usefixtures("_no_override")
-def test_a_lone_link_on_path_leads_to_the_programs_beside_the_real_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    directory = next(iter(KINDS.values()))
-    (tmp_path / "postgres").symlink_to(directory / "postgres")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    found = find_postgres()
-    assert found.directory == directory.resolve()
-    assert found.source == "PATH"
-    assert str(found.directory) in str(found) and found.version in str(found)
-
-
-@pytest.mark.usefixtures("_no_override")
-def test_a_server_without_initdb_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copy(next(iter(KINDS.values())) / "postgres", tmp_path / "postgres")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_postgres().directory != tmp_path
-
-
-def test_too_old_versions_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("postgres", "initdb"):
-        shutil.copy("/bin/true", tmp_path / name)
-    shutil.copy("/bin/true", tmp_path / "redis-server")
-    monkeypatch.setattr(locate, "_version_of", lambda *_: "14.20")
-    assert locate._probe_postgres(tmp_path, "here") is None
-    monkeypatch.setattr(locate, "_version_of", lambda *_: "15.2")
-    assert locate._probe_postgres(tmp_path, "here") is not None
-    monkeypatch.setattr(locate, "_version_of", lambda *_: "6.2.14")
-    assert locate._probe_redis(tmp_path / "redis-server", "here") is None
-    monkeypatch.setattr(locate, "_version_of", lambda *_: "7.0.15")
-    assert locate._probe_redis(tmp_path / "redis-server", "here") is not None
-
-
-@pytest.mark.usefixtures("_no_override")
-def test_nothing_found_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locate, "_postgres_places", lambda: iter(()))
-    monkeypatch.setattr(locate, "_redis_places", lambda: iter(()))
-    with pytest.raises(StoreNotFound, match=r"apt install.*cardswitch\[embedded\]"):
-        find_postgres()
-    with pytest.raises(StoreNotFound, match=r"apt install.*cardswitch\[embedded\]"):
-        find_redis()
-
-
-def test_overrides_are_taken_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for directory in KINDS.values():
-        monkeypatch.setenv("CARDSWITCH_POSTGRES_BIN", str(directory))
-        assert find_postgres().directory == directory.resolve()
-    with pytest.raises(StoreNotFound, match="of version 99"):
-        find_postgres(99)
-    monkeypatch.setenv("CARDSWITCH_POSTGRES_BIN", str(tmp_path))
-    with pytest.raises(StoreNotFound, match="CARDSWITCH_POSTGRES_BIN"):
-        find_postgres()
-    monkeypatch.setenv("CARDSWITCH_REDIS_SERVER", "/bin/true")
-    with pytest.raises(StoreNotFound, match="CARDSWITCH_REDIS_SERVER"):
-        find_redis()
-
-
-@pytest.mark.usefixtures("_no_override")
-def test_a_major_version_may_be_asked_for() -> None:
-    for directory in KINDS.values():
-        major = locate._probe_postgres(directory, "").major  # type: ignore[union-attr]
-        assert find_postgres(major).major == major
-    with pytest.raises(StoreNotFound, match="PostgreSQL 99"):
-        find_postgres(99)
-
-
-# the stub every child starts as
-
-
-def _output(process: subprocess.Popen[bytes]) -> bytes:
-    output, _ = process.communicate(timeout=10)
-    assert process.returncode == 0
-    return output.strip()
-
-
-def test_a_child_has_its_own_session_private_files_and_no_core(tmp_path: Path) -> None:
-    script = "umask; ulimit -c; ps -o sid= -p $$ || echo $$; pwd"
-    process = spawn(["/bin/sh", "-c", script], directory=tmp_path, stdout=subprocess.PIPE)
-    mask, core, session, directory = _output(process).split()
-    assert (mask, core) == (b"0077", b"0")
-    assert int(session) == process.pid
-    assert directory == os.fsencode(tmp_path)
-
-
-def test_a_child_gets_default_signals() -> None:
-    process = spawn(["/usr/bin/env", "cat", "/proc/self/status"], stdout=subprocess.PIPE)
-    status = dict(line.split(b":\t", 1) for line in _output(process).splitlines() if b":\t" in line)
-    assert int(status[b"SigBlk"], 16) == 0
-    assert int(status[b"SigIgn"], 16) & (1 << (signal.SIGPIPE - 1)) == 0
-
-
-def test_a_child_whose_parent_is_gone_does_not_start(tmp_path: Path) -> None:
-    mark = tmp_path / "ran"
-    stub = [sys.executable, "-I", "-S", child.__file__]
-    absent = subprocess.run(
-        [*stub, "1", "9", "keep", "-", "/usr/bin/touch", str(mark)], check=False, timeout=10
-    )
-    assert absent.returncode == 0
-    assert not mark.exists()
-
-
-def test_the_stub_says_why_it_cannot(tmp_path: Path) -> None:
-    def code(*command: str, **options: Any) -> int:
-        return spawn(command, stderr=subprocess.DEVNULL, **options).wait(10)
-
-    assert code("/nothing/here") == child.EXIT_PROGRAM
-    assert code("/bin/true", directory=tmp_path / "none") == child.EXIT_DIRECTORY
-    assert code("/bin/true") == 0
-    if not AS_ROOT:
-        assert code("/bin/true", run_as=RunAs(Identity.DROP, 0, 0)) == child.EXIT_IDENTITY
-
-
-def test_children_start_from_the_main_thread_only(tmp_path: Path) -> None:
-    errors: list[Exception] = []
-
-    def attempt() -> None:
-        for start in (lambda: spawn(["/bin/true"]), EmbeddedStores(tmp_path).start):
-            try:
-                start()
-            except RuntimeError as error:
-                errors.append(error)
-
-    thread = threading.Thread(target=attempt)
-    thread.start()
-    thread.join()
-    assert len(errors) == 2 and all("main thread" in str(error) for error in errors)
-
-
-@pytest.mark.skipif(not AS_ROOT, reason="only root can become another user")
-def test_drop_is_another_user_for_good(open_dir: Path) -> None:
-    run_as = RunAs(Identity.DROP, NOBODY, NOBODY)
-    script = "id -u; id -g; id -G; touch own; stat -c %u own"
-    own = open_dir / "work"
-    own.mkdir()
-    run_as.own(own)
-    process = spawn(["/bin/sh", "-c", script], run_as=run_as, directory=own, stdout=subprocess.PIPE)
-    assert _output(process).split() == [str(NOBODY).encode()] * 4
-
-
-@pytest.mark.skipif(not (AS_ROOT and LINUX), reason="needs root and Linux")
-def test_a_user_namespace_keeps_files_ours(tmp_path: Path) -> None:
-    process = spawn(
-        ["/bin/sh", "-c", "id -u; touch own; grep CapEff /proc/self/status"],
-        run_as=RunAs.caller(Identity.USERNS),
-        directory=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    output, _ = process.communicate(timeout=10)
-    if process.returncode == child.EXIT_IDENTITY:
-        pytest.skip("user namespaces are refused here")
-    user, _, capabilities = output.split()
-    assert int(user) == NOBODY
-    assert int(capabilities, 16) == 0
-    assert (tmp_path / "own").stat().st_uid == 0
-
-
-@pytest.mark.skipif(not LINUX, reason="parent death signals are Linux's")
-@pytest.mark.parametrize("identity", list(Identity))
-def test_a_child_dies_with_a_killed_parent(identity: Identity) -> None:
-    if identity is not Identity.KEEP and not AS_ROOT:
-        pytest.skip("only root changes its identity")
-    parent = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys, time; from switch.embedded.process import *\n"
-            f"run_as = RunAs(Identity({identity.value!r}), {NOBODY}, {NOBODY})\n"
-            "process = spawn(['/bin/sleep', '60'], run_as=run_as)\n"
-            "print(process.pid, flush=True); process.wait()",
-        ],
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert parent.stdout is not None
-    with parent, parent.stdout:
-        pid = int(parent.stdout.readline())
-        name = eventually(lambda: psutil.Process(pid).name() == "sleep", 5)
-        parent.kill()
-    assert name
-    assert eventually(lambda: gone(pid), 5)
-
-
-def test_backoff_is_none_at_first_and_two_seconds_at_most() -> None:
-    backoff = Backoff()
-    assert [backoff.delay_s(0.1) for _ in range(8)] == [0, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
-    assert backoff.delay_s(30.0) == 0
-    assert backoff.delay_s(0.1) == 0
-
-
-def test_a_lock_lasts_as_long_as_who_inherited_it(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    lock = try_lock(path, inheritable=True)
-    assert lock is not None
-    process = spawn(["/bin/sleep", "60"], keep_fds=(lock,))
-    os.close(lock)
-    assert try_lock(path) is None
-    process.kill()
-    process.wait()
-    again = try_lock(path)
-    assert again is not None
-    os.close(again)
-
-
-@pytest.mark.skipif(not LINUX, reason="reads /proc")
-def test_only_the_program_in_question_counts_as_left_over(tmp_path: Path) -> None:
-    sleep = shutil.which("sleep")
-    assert sleep is not None
-    process = spawn([sleep, "60"], directory=tmp_path)
-    try:
-        assert eventually(lambda: processes_within(tmp_path, Path(sleep)) == [process.pid], 5)
-        assert processes_within(tmp_path, Path("/usr/bin/postgres")) == []
-        assert processes_within(tmp_path.parent, Path(sleep)) == []
-    finally:
-        process.kill()
-        process.wait()
 
 
 # the stores

@@ -235,9 +235,11 @@ class TestReferring:
         pos("load", "--card", OTHER_PAN, "--amount", "7")
         pos("load", "--card", OTHER_PAN, "--amount", "8")
         assert pos("reverse", "--stan", "1", "--final-amount", "15") == 0
+        assert pos("reverse", "--card", PAN) == 0
+        assert switch.requests[-1].amount(4) == 40
         assert pos("reverse", "--card", OTHER_PAN, "--reason", "4351") == 0
         assert pos("reverse", "--stan", "2", "--final-amount", "0.50") == 0
-        by_stan, by_card, of_load = switch.requests[-3:]
+        by_stan, _, by_card, of_load = switch.requests[-4:]
         assert str(by_stan.get(90))[4:10] == "000001"
         assert by_stan.get(95) == "000000000015" + "0" * 12 + "C00000000" * 2
         assert by_card.amount(4) == 800
@@ -338,9 +340,10 @@ class TestNoAnswer:
         assert pos("echo") == 3
         assert "NO ANSWER  what came cannot be read: " in pos.out
 
-    def test_wrong_mac(self, pos: Pos, switch: PretendSwitch) -> None:
+    @pytest.mark.parametrize("code", ["00", "58"])
+    def test_wrong_mac(self, pos: Pos, switch: PretendSwitch, code: str) -> None:
         def flipped(request: Message) -> bytes:
-            reply = sealed(request, answer_to(request))
+            reply = sealed(request, answer_to(request, code))
             return reply[:-1] + bytes([reply[-1] ^ 1])
 
         switch.answerer = flipped

@@ -31,10 +31,11 @@ class TestStateFile:
         with file.locked() as state:
             state.record("0200", {2: PAN, 11: "000007", 52: b"12345678"})
             state.answered(7, response="00", tx="0123456789AB", approved_amount="")
+            state.answered(7, response="05", tx="", approved_amount="")
             state.answered(8, response="00", tx="", approved_amount="")
         with file.locked() as state:
             assert state.messages == [
-                Sent("0200", {2: PAN, 11: "000007"}, b"12345678".hex(), "00", "0123456789AB")
+                Sent("0200", {2: PAN, 11: "000007"}, b"12345678".hex(), "05", "0123456789AB")
             ]
 
     def test_two_commands_never_share_a_stan(self, tmp_path: Path) -> None:
