@@ -12,6 +12,7 @@ class TokenKey:
 
 @final
 class TokenTable:
+    def __init__(self, /, *args: object, **kwargs: object) -> None: ...
     def __reduce__(self) -> NoReturn: ...
     @staticmethod
     def build(

@@ -131,7 +131,9 @@ class WorkingCard:
         state.version = link.version
         state.batch_id = batch_id
         link.status_after = state.status
-        link.available_after_minor = state.purse(link.purse).available_minor
+        purse = state.purse(link.purse)
+        link.available_after_minor = purse.available_minor
+        link.held_after_minor = purse.held_minor
         link.state_after = _encode_state(state)
         self.window.add(link.key, link.version)
         self.known[link.version] = link

@@ -82,6 +82,7 @@ class Link(msgspec.Struct, gc=False):
     amount_minor: int = 0
     effect_minor: int = 0
     available_after_minor: int = 0
+    held_after_minor: int = 0
     undoes: int = 0
     """Version of the link that this one undoes, wholly or partly; 0 for none."""
     status_before: int = 0

@@ -305,7 +305,7 @@ async def _create_cards(connection: Connection, seed: Seed) -> None:
         "link": (
             *("month", "batch_id", "n", "card_id", "version", "prev_batch_id", "request_key"),
             *("operation", "response", "tx", "purse", "amount_minor", "available_after"),
-            *("undoes", "terminal_id", "merchant_id", "posted_at", "body"),
+            *("held_after", "undoes", "terminal_id", "merchant_id", "posted_at", "body"),
         ),
         "posting": (
             *("month", "batch_id", "n", "leg", "card_id", "debit_kind", "debit_id"),
@@ -381,7 +381,18 @@ def _issue(
         links.append(
             (
                 *(month, batch_id, 1, card.card_id, 1, 0, key, Operation.ISSUE, 0),
-                *(transaction_id, link.purse, amount, amount, 0, 0, 0, posted_at, link_body(link)),
+                *(
+                    transaction_id,
+                    link.purse,
+                    amount,
+                    amount,
+                    0,
+                    0,
+                    0,
+                    0,
+                    posted_at,
+                    link_body(link),
+                ),
             )
         )
         postings.append(

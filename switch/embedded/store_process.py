@@ -164,7 +164,7 @@ class StoreProcess(abc.ABC):
             return False
         lock = try_lock(self._lock_path, inheritable=True)
         if lock is None:
-            # its helpers outlive it for a moment; one in the middle of a long query for longer
+            # its backends outlive it for a moment; one in the middle of a long query for longer
             if now > self._died_at + _LEFTOVERS_KILLED_AT_RESTART_AFTER_S:
                 self._signal_leftovers(signal.SIGKILL)
             return False

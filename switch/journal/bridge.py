@@ -27,13 +27,12 @@ __all__ = [
 STORE_ERRORS: tuple[type[BaseException], ...] = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     OSError,
     asyncio.TimeoutError,
     asyncio.IncompleteReadError,
 )
 """What a broken store can raise here."""
-
-_SYNC_WAIT_WARNING = "synchronous replication"
 
 _SETTINGS = {
     "application_name": "cardswitch",
@@ -51,18 +50,24 @@ _SETTINGS = {
 def is_outcome_unknown(error: BaseException) -> bool:
     """Whether a statement that ended with this error may still have been committed.
 
-    True for everything but an error the server reported about the statement itself. Class 57P
-    (shutdown, crash) and class 08 (connection) say nothing about the commit.
+    True for everything but an error the server reported about the statement itself: severity
+    ERROR rolled it back, even where the server's own data are at fault (XX, 58). FATAL and PANIC,
+    class 57P (shutdown, crash) and class 08 (connection) say nothing about the commit.
     """
     if not isinstance(error, asyncpg.PostgresError):
         return True
     state = error.sqlstate or ""
-    return state.startswith(("57P", "08", "58", "XX"))
+    if error.severity_en is None:  # raised on this side: class 22 before anything was sent
+        return not state.startswith("22")
+    return error.severity_en != "ERROR" or state.startswith(("57P", "08"))
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Deadlock, serialization failure, lock not available: nothing was done, decide again."""
-    return getattr(error, "sqlstate", "") in ("40P01", "40001", "55P03")
+    """Deadlock, serialization failure, lock not available, cancelled by an operator.
+
+    Nothing was done, and the batch is not to blame: decide again.
+    """
+    return getattr(error, "sqlstate", "") in ("40P01", "40001", "55P03", "57014")
 
 
 def is_server_unfit(error: BaseException) -> bool:
@@ -85,8 +90,9 @@ class Connection:
 
     def __init__(self, raw: asyncpg.Connection[Any]) -> None:
         self._raw = raw
-        self.sync_wait_cut = False
-        """The server gave up waiting for its standby: what was committed may not be safe."""
+        self.warned = False
+        """The server warned, as it does when it gives up waiting for its standby: what was
+        committed may not be safe. Its words are not looked at, they come in its language."""
         raw.add_log_listener(self._on_notice)
 
     @classmethod
@@ -98,8 +104,8 @@ class Connection:
         return cls(raw)
 
     def _on_notice(self, _connection: object, message: Any) -> None:
-        if _SYNC_WAIT_WARNING in str(message):
-            self.sync_wait_cut = True
+        if message.severity_en == "WARNING":
+            self.warned = True
 
     @property
     def closed(self) -> bool:

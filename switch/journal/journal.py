@@ -22,7 +22,7 @@ from switch.journal.rows import CardRow, link_from_row
 
 __all__ = ["BatchRejected", "HistoryQuery", "JournalDown", "JournalSession", "Outcome"]
 
-_APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 48)) + ")"
+_APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 49)) + ")"
 
 _READ_CARDS = """
 select c.card_id, c.programme_id, p.currency, c.expiry, c.pvv, c.code_digest, c.face_value_minor,
@@ -35,7 +35,7 @@ where c.card_id = any($1::bigint[])
 
 _LINK_COLUMNS = """
     l.card_id, l.version, l.request_key, l.operation, l.terminal_id, l.merchant_id, l.purse,
-    l.amount_minor, l.available_after, l.undoes, l.body
+    l.amount_minor, l.available_after, l.held_after, l.undoes, l.body
 """
 
 # Links by key (of any card: a key under another card is reported too), by transaction id, and all
@@ -155,8 +155,8 @@ class JournalSession:
                     self._drop()
                     self._on_down(type(error).__name__)
             else:
-                if connection.sync_wait_cut:
-                    connection.sync_wait_cut = False
+                if connection.warned:
+                    connection.warned = False
                     in_doubt = True
                 if in_doubt and outcome is not Outcome.STALE:
                     await self._barrier()
@@ -170,9 +170,9 @@ class JournalSession:
             try:
                 connection = await self.connect()
                 await connection.value(_BARRIER, self._run)
-                if not connection.sync_wait_cut:
+                if not connection.warned:
                     return
-                connection.sync_wait_cut = False
+                connection.warned = False
             except JournalDown:
                 pass
             except STORE_ERRORS:

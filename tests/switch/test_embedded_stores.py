@@ -20,7 +20,7 @@ import pytest
 import redis
 from store_scratch import eventually, gone, postgres_kinds, query, scratch_directory, value
 
-from switch.embedded import stores
+from switch.embedded import store_process, stores
 from switch.embedded.layout import Layout
 from switch.embedded.locate import Binaries, StoreNotFound, find_postgres, find_redis
 from switch.embedded.process import Identity, try_lock
@@ -152,6 +152,28 @@ def test_what_was_killed_comes_back_and_nothing_committed_is_lost(
 
     assert eventually(answers, 10)
     assert running.ensure_running() == []
+
+
+@pytest.mark.skipif(not LINUX, reason="finds what is left over in /proc")
+def test_nothing_starts_on_data_that_somebody_still_works_on(
+    running: EmbeddedStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("postgres", "redis"):
+        assert try_lock(running.run_dir / f"{name}.lock") is None
+    monkeypatch.setattr(store_process, "_LEFTOVERS_KILLED_AT_RESTART_AFTER_S", 0.5)
+    server = running.pids["postgres"]
+    backend = psutil.Process(server).children()[0]
+    backend.suspend()  # as one in the middle of long work would, it does not see its parent's end
+    os.kill(server, signal.SIGKILL)
+    begun = time.monotonic()
+    while time.monotonic() < begun + 0.3:
+        assert running.ensure_running() == []
+        time.sleep(0.02)
+    assert not gone(backend.pid)
+    assert eventually(lambda: running.ensure_running() == ["postgres"], 5)
+    assert gone(backend.pid)
+    assert running._postgres is not None
+    assert eventually(running._postgres.answers, 10)
 
 
 def test_a_start_after_a_torn_one_finds_its_data(postgres_bin: Path, open_dir: Path) -> None:

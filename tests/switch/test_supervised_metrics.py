@@ -12,6 +12,7 @@ import time
 import pytest
 from store_scratch import eventually
 
+from switch import supervised_metrics
 from switch.supervised_metrics import Board, MetricsServer, merge_pages
 from switch.supervised_signals import StopSignals
 from switch.supervised_workers import PortTaken, reserve_port
@@ -36,6 +37,27 @@ def test_silent_callers_do_not_keep_the_endpoint() -> None:
                 silent.enter_context(socket.create_connection(address, 5))
             assert eventually(lambda: not served(), 1)
             assert eventually(served, 5)
+    finally:
+        server.stop()
+
+
+def test_a_caller_that_never_comes_to_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervised_metrics, "_CALLER_DEADLINE_S", 0.5)
+    bound = reserve_port("metrics", "127.0.0.1", 0, shared=False)
+    server = MetricsServer(bound, Board())
+    server.start()
+    try:
+        with socket.create_connection(bound.getsockname(), 5) as link:
+            link.setblocking(False)
+
+            def cut() -> bool:
+                with contextlib.suppress(BlockingIOError):
+                    link.send(b"G")
+                    return link.recv(1) == b""
+                return False
+
+            with contextlib.suppress(ConnectionError):
+                assert eventually(cut, 3)
     finally:
         server.stop()
 

@@ -99,10 +99,12 @@ create table link (
     purse smallint not null,
     amount_minor bigint not null,               -- signed effect on the purse's available amount
     available_after bigint not null check (available_after >= 0),
+    held_after bigint not null check (held_after >= 0),
     undoes int not null default 0,
     terminal_id int not null,
     merchant_id int not null,
     posted_at timestamptz not null,
+    xid xid8 not null default pg_current_xact_id(),     -- readers follow the order of commits by it
     body bytea not null,
     primary key (month, batch_id, n, card_id)
 ) partition by range (month);

@@ -1,0 +1,110 @@
+"""A worker that ends itself at a chosen point: `fault_worker.py FILE`.
+
+It is the product's worker, with one of its methods wrapped here. What it shall do stands in
+`fault-plan.json` of the data directory, which is looked at before each batch, so that a test can
+change it while the workers run: {"point": name, "after": [low, high], "deaths": how many in all}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from switch import worker
+from switch.connection import Connection
+from switch.journal.journal import JournalSession, Outcome
+from switch.reservation.store import ReservationStore
+
+POINTS = (
+    "reserved",  # possession taken, nothing written
+    "sent",  # the batch is on its way to Postgres
+    "committed",  # durable, and nobody told
+    "half-told",  # some of the batch's replies are out
+    "told",  # all replies out, the cards not given back
+)
+
+
+class Plan:
+    """When this process ends itself."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / "fault-plan.json"
+        self._deaths = data_dir / "fault-deaths"
+        self._random = random.Random()
+        self._named = ""
+        self._left = 0
+
+    def due(self, point: str) -> bool:
+        """Whether the process is to end here and now: at the n-th passage of its plan's point."""
+        try:
+            text = self._path.read_text()
+        except FileNotFoundError:
+            return False
+        plan: dict[str, Any] = json.loads(text)
+        if plan["point"] != point:
+            return False
+        if text != self._named:
+            self._named = text
+            self._left = self._random.randint(*plan["after"])
+        self._left -= 1
+        return self._left <= 0 and self._claim(point, plan["deaths"])
+
+    def _claim(self, point: str, deaths: int) -> bool:
+        """One of the deaths that the plan allows, over all workers and their lives."""
+        self._deaths.mkdir(exist_ok=True)
+        for number in range(deaths):
+            try:
+                (self._deaths / f"{point}-{number}").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            return True
+        return False
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wrap(plan: Plan) -> None:
+    append: Callable[..., Any] = JournalSession.append
+    settle: Callable[..., Any] = ReservationStore.settle
+    send: Callable[..., Any] = Connection.send
+
+    async def dying_append(self: JournalSession, arguments: tuple[Any, ...]) -> Outcome:
+        if not arguments[3]:  # a batch without cards: the refusal log
+            return await append(self, arguments)
+        if plan.due("reserved"):
+            die()
+        if plan.due("sent"):
+            threading.Timer(random.uniform(0.0005, 0.006), die).start()
+        outcome = await append(self, arguments)
+        if outcome is not Outcome.STALE and plan.due("committed"):
+            die()
+        return outcome
+
+    async def dying_settle(self: ReservationStore, *rest: Any) -> None:
+        if plan.due("told"):
+            die()
+        await settle(self, *rest)
+
+    def dying_send(self: Connection, replies: list[Any]) -> None:
+        send(self, replies)
+        if plan.due("half-told"):
+            die()
+
+    JournalSession.append = dying_append  # type: ignore[method-assign]
+    ReservationStore.settle = dying_settle  # type: ignore[method-assign]
+    Connection.send = dying_send  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    file = Path(sys.argv[1])
+    wrap(Plan(Path(json.loads(file.read_bytes())["data_dir"])))
+    sys.exit(worker.run_worker(file))

@@ -1,0 +1,158 @@
+"""What can still be restored of an original, and original and reversal in every order."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from builders import (
+    SERVICE_DESK,
+    Chain,
+    account_minor,
+    again,
+    make_chain,
+    make_request,
+    make_reversal,
+)
+
+from rules.cards import CardStatus
+from rules.ledger import AccountKind, Answer
+from rules.lots import Lot, Origin
+from rules.requests import CardRequest, Operation, ReversalReason
+from rules.responses import Response, Rule
+
+
+def sale_of_500() -> tuple[Chain, CardRequest]:
+    """A card with 300 of promotional and 700 of paid value, and a purchase of 500."""
+    lots = [Lot(1, 300, Origin.PROMO, cashable=False, expires_day=20_900), Lot(2, 700)]
+    return make_chain(lots=lots), make_request(Operation.REDEEM, 500)
+
+
+def state_of(chain: Chain) -> tuple[CardStatus, int, list[Lot]]:
+    held = chain.card_state.ecash
+    return chain.status, held.available_minor, sorted(held.lots, key=lambda lot: lot.lot_id)
+
+
+def said(answer: Answer) -> tuple[str, str]:
+    return answer.response.value, answer.reversal_state.value
+
+
+def returned(chain: Chain, sale: CardRequest, amount_minor: int) -> CardRequest:
+    request = make_request(Operation.RETURN, amount_minor, original=sale.transaction_id)
+    assert chain.send(request).response is Response.APPROVED
+    return request
+
+
+def test_a_reversal_undoes_what_returns_have_left() -> None:
+    chain, sale = sale_of_500()
+    before = state_of(chain)
+    chain.send(sale)
+    returned(chain, sale, 120)
+    assert chain.send(make_reversal(sale, final_minor=381)).response == "13"
+    assert said(chain.send(make_reversal(sale, final_minor=380))) == ("00", "ALREADY")
+    assert said(chain.send(make_reversal(sale))) == ("00", "REVERSED")
+    assert chain.last.amount_minor == 380
+    assert state_of(chain) == before
+
+
+def test_a_return_gets_what_a_partial_reversal_has_left() -> None:
+    chain, sale = sale_of_500()
+    before = state_of(chain)
+    chain.send(sale)
+    chain.send(make_reversal(sale, final_minor=200))
+    over = make_request(Operation.RETURN, 201, original=sale.transaction_id)
+    assert chain.send(over).rule is Rule.RESTORABLE
+    returned(chain, sale, 200)
+    assert state_of(chain) == before
+    assert said(chain.send(make_reversal(sale))) == ("00", "ALREADY")
+
+
+def test_all_returned_nothing_is_left_to_reverse() -> None:
+    chain, sale = sale_of_500()
+    chain.send(sale)
+    returned(chain, sale, 500)
+    assert said(chain.send(make_reversal(sale))) == ("00", "ALREADY")
+    assert chain.available_minor == 1_000
+
+
+def test_a_return_that_was_reversed_was_never_given() -> None:
+    chain, sale = sale_of_500()
+    before = state_of(chain)
+    chain.send(sale)
+    sold = state_of(chain)
+    back = returned(chain, sale, 500)
+    assert said(chain.send(make_reversal(back))) == ("00", "REVERSED")
+    assert state_of(chain) == sold
+    assert said(chain.send(make_reversal(sale))) == ("00", "REVERSED")
+    assert state_of(chain) == before
+
+
+@pytest.mark.parametrize("by_return", [True, False])
+def test_a_reversed_return_that_was_taken_out_of_another_lot_is_owed_to_it(
+    by_return: bool,
+) -> None:
+    """The return's own lot had been spent again when it was undone."""
+    chain = make_chain(lots=[Lot(1, 500, expires_day=20_800), Lot(2, 500)])
+    sale = make_request(Operation.REDEEM, 500)
+    chain.send(sale)
+    back = returned(chain, sale, 300)
+    chain.send(make_request(Operation.REDEEM, 300))
+    assert said(chain.send(make_reversal(back, reason=ReversalReason.CUSTOMER))) == (
+        "00",
+        "REVERSED",
+    )
+    assert state_of(chain)[2] == [Lot(2, 200)]
+    if by_return:
+        returned(chain, sale, 500)
+    else:
+        assert said(chain.send(make_reversal(sale))) == ("00", "REVERSED")
+    assert state_of(chain)[2] == [Lot(1, 200, expires_day=20_800), Lot(2, 500)]
+
+
+def test_a_return_reversed_into_a_shortfall_leaves_its_sale_restorable() -> None:
+    chain = make_chain(available_minor=500)
+    sale = make_request(Operation.REDEEM, 500)
+    chain.send(sale)
+    back = returned(chain, sale, 300)
+    chain.send(make_request(Operation.REDEEM, 300))
+    assert said(chain.send(make_reversal(back))) == ("00", "PARTIAL")
+    assert account_minor(chain.journal, AccountKind.SHORTFALL, 501) == -300
+    assert said(chain.send(make_reversal(sale))) == ("00", "REVERSED")
+    assert chain.available_minor == 500
+    assert chain.card_state.ecash.lots == [Lot(1, 500)]
+    assert chain.status is CardStatus.FROZEN
+
+
+STATUS_BEFORE = {
+    Operation.ACTIVATE: CardStatus.ISSUED,
+    Operation.LOAD: CardStatus.ACTIVE,
+    Operation.REDEEM: CardStatus.ACTIVE,
+    Operation.CASH_OUT: CardStatus.ACTIVE,
+    Operation.RETURN: CardStatus.ACTIVE,
+    Operation.BLOCK: CardStatus.ACTIVE,
+}
+
+
+@pytest.mark.parametrize("operation", STATUS_BEFORE)
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_in_every_order_original_and_reversals_end_alike(operation: Operation, size: int) -> None:
+    """All orders of the original, its repeat, its reversal, that one's repeat, and another."""
+    for order in itertools.permutations(range(5)):
+        chain, _ = sale_of_500()
+        chain = make_chain(STATUS_BEFORE[operation], lots=chain.card_state.ecash.lots)
+        request = make_request(operation, 500, terminal=SERVICE_DESK)
+        before = state_of(chain)
+        reversal = make_reversal(request)
+        messages = [request, again(request), reversal, again(reversal), make_reversal(request)]
+        queue = [messages[n] for n in order]
+        answers = {}
+        for at in range(0, 5, size):
+            for n, answer in zip(
+                order[at : at + size], chain.batch(*queue[at : at + size]), strict=True
+            ):
+                answers[n] = answer
+        assert state_of(chain) == before, order
+        assert len({link.key for link in chain.journal}) == len(chain.journal)
+        assert sum(link.effect_minor != 0 for link in chain.journal) in (0, 2)
+        assert answers[2] == answers[3]
+        assert {answers[n].response for n in (2, 3, 4)} == {Response.APPROVED}

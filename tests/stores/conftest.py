@@ -1,0 +1,96 @@
+"""One private PostgreSQL and one private Redis for all tests of the stores."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+if _ROOT not in sys.path:
+    sys.path.insert(0, _ROOT)
+
+from switch.embedded.stores import EmbeddedStores  # noqa: E402
+from switch.journal.bridge import Connection, bridge  # noqa: E402
+from switch.journal.migrate import migrate  # noqa: E402
+
+_MEMORY = Path("/dev/shm")
+_APP_PASSWORD = "not-a-secret"
+_PROGRAMME = """
+insert into programme values (1, 'Test', '978');
+insert into merchant values (1, '000000000000001', 'Shop');
+"""
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where the stores are: as the owner, as the switch's own role, and the cache."""
+
+    owner_url: str
+    app_url: str
+    redis_url: str
+    servers: EmbeddedStores
+
+
+@pytest.fixture(scope="session")
+def stores() -> Iterator[Stores]:
+    """Both stores with the schema in place; one programme, one merchant, no cards yet."""
+    base = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    directory = Path(tempfile.mkdtemp(prefix="stores-", dir=base))
+    directory.chmod(0o755)
+    servers = EmbeddedStores(directory)
+    try:
+        servers.start()
+        owner_url = servers.postgres_url
+        asyncio.run(_prepare(owner_url))
+        scheme, rest = owner_url.split("://", 1)
+        where = rest.split("@", 1)[1]
+        app_url = f"{scheme}://cardswitch_app:{_APP_PASSWORD}@{where}"
+        yield Stores(owner_url, app_url, servers.redis_url, servers)
+    finally:
+        servers.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _prepare(url: str) -> None:
+    """The migrations as they are, run without the bridge: here nobody runs Trio."""
+    raw = await asyncpg.connect(url)
+    try:
+        await migrate(_Plain(raw))  # type: ignore[arg-type]
+        await raw.execute(_PROGRAMME)
+        await raw.execute(f"alter role cardswitch_app password '{_APP_PASSWORD}'")
+    finally:
+        await raw.close()
+
+
+class _Plain:
+    """What `migrate` needs of a connection, on asyncio."""
+
+    def __init__(self, raw: asyncpg.Connection) -> None:
+        self._raw = raw
+        self.value = raw.fetchval
+        self.rows = raw.fetch
+        self.script = raw.execute
+
+
+@pytest.fixture
+async def loop() -> AsyncIterator[None]:
+    """The asyncio loop that the bridge needs."""
+    async with bridge():
+        yield
+
+
+@pytest.fixture
+async def owner(stores: Stores, loop: None) -> AsyncIterator[Connection]:
+    """A session of the database's owner, who may do everything."""
+    connection = await Connection.open(stores.owner_url, timeout_s=10)
+    yield connection
+    await connection.close()
