@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import msgspec
 
+from rules.advices import advise
 from rules.booking import Moment, Policy
 from rules.cards import WorkingCard
+from rules.holds import expire_hold, open_hold
 from rules.ledger import Answer, Link
 from rules.operations import OPERATIONS
+from rules.outcome import tell_outcome
 from rules.requests import CardRequest, Operation
 from rules.responses import Response, ReversalState, Rule
 from rules.restoring import restorable_minor
@@ -32,9 +35,17 @@ def decide(request: CardRequest, card: WorkingCard, moment: Moment, policy: Poli
         if request.original_key in card.keys_elsewhere and card.find(request.original_key) is None:
             return _differs(request)
         return reverse(request, card, moment, policy)
+    if request.operation is Operation.OUTCOME:
+        return tell_outcome(request, card, moment)
+    if request.operation is Operation.ADVICE:
+        return advise(request, card, moment, policy)
+    if request.operation is Operation.HOLD_EXPIRY:
+        return expire_hold(request, card, moment)
     refusal = check_secrets(request, card, moment, policy)
     if refusal is not None:
         return refusal
+    if request.operation is Operation.HOLD:
+        return open_hold(request, card, moment, policy)
     return OPERATIONS[request.operation](request, card, moment)
 
 
@@ -49,7 +60,17 @@ def lacks_history(request: CardRequest, card: WorkingCard) -> bool:
         return version not in card.known
     if not card.window.surely_knows(request.key):
         return True
-    return request.operation is Operation.REVERSAL or bool(request.original_transaction_id)
+    if request.own_request_key and not _surely_unseen(request.own_request_key, card):
+        return True
+    return (
+        request.operation in (Operation.REVERSAL, Operation.OUTCOME)
+        or bool(request.original_transaction_id or request.approval_code)
+        or request.names_original
+    )
+
+
+def _surely_unseen(key: bytes, card: WorkingCard) -> bool:
+    return card.window.find(key) is None and card.window.surely_knows(key)
 
 
 def _repeated(request: CardRequest, card: WorkingCard, prior: Link) -> Answer:

@@ -14,6 +14,10 @@ from rules.responses import Response, ReversalState, Rule
 __all__ = ["Moment", "Policy", "approve", "card_to_merchant", "refuse", "unknown_card"]
 
 
+_WITHOUT_BALANCE = frozenset({Operation.REVERSAL, Operation.ADVICE, Operation.COMPLETION})
+"""DE 54 goes with the answers to authorizations and financial requests alone."""
+
+
 class Policy(msgspec.Struct, frozen=True):
     """The programme's numbers."""
 
@@ -21,6 +25,8 @@ class Policy(msgspec.Struct, frozen=True):
     code_tries_max: int = 5
     horizon_s: int = 60 * 86_400
     """How old an original may be for a reversal to find it."""
+    hold_s: int = 7 * 86_400
+    """How long a hold lasts."""
 
 
 class Moment(msgspec.Struct, frozen=True, gc=False):
@@ -60,32 +66,40 @@ def approve(
     *,
     amount_minor: int = 0,
     effect_minor: int = 0,
+    held_minor: int = 0,
     moves: list[LotMove] | None = None,
+    consumed: tuple[LotMove, ...] = (),
     postings: tuple[Posting, ...] = (),
     status_before: int,
     undoes: int = 0,
     response: Response = Response.APPROVED,
+    rule: Rule = Rule.NONE,
     answered_minor: int | None = None,
     reversal_state: ReversalState = ReversalState.NONE,
 ) -> Answer:
     """Append the link of an approval whose effect the card's state already shows.
 
     `effect_minor` has been applied to the lots by the caller (`moves`); here it is applied to the
-    purse's sum, and both must agree: ValueError otherwise, before anything is written.
+    purse's available amount (and `held_minor` to the held one), and both must agree: ValueError
+    otherwise, before anything is written.
     """
     purse = card.state.purse(request.purse)
     purse.available_minor += effect_minor
-    if purse.available_minor < 0 or effect_minor != sum(m.amount_minor for m in moves or ()):
+    purse.held_minor += held_minor
+    if min(purse.available_minor, purse.held_minor) < 0 or effect_minor != sum(
+        m.amount_minor for m in moves or ()
+    ):
         raise ValueError("a link's effect is not what its lots moved")
-    is_reversal = request.operation is Operation.REVERSAL
+    tells_balance = request.operation not in _WITHOUT_BALANCE
     transaction_id = request.transaction_id
     answer = Answer(
         response,
         transaction_id,
         request.rrn or transaction_id,
+        rule,
         approval_code=transaction_id[-6:],
         amount_minor=answered_minor,
-        balances="" if is_reversal else card.balances(request.purse),
+        balances=card.balances(request.purse) if tells_balance else "",
         reversal_state=reversal_state,
         requested_minor=request.amount_minor if response is Response.PARTIAL else None,
     )
@@ -93,6 +107,7 @@ def approve(
     link.amount_minor = amount_minor
     link.effect_minor = effect_minor
     link.moves = tuple(moves or ())
+    link.consumed = consumed
     link.postings = postings
     link.status_before = status_before
     link.undoes = undoes

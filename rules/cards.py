@@ -7,11 +7,19 @@ import enum
 import msgspec
 
 from rules.ledger import Link
-from rules.lots import Lot
+from rules.lots import Lot, LotMove
 from rules.money import Purse, additional_amount
 from rules.window import Window
 
-__all__ = ["CardFacts", "CardState", "CardStatus", "HistoryMissing", "PurseState", "WorkingCard"]
+__all__ = [
+    "CardFacts",
+    "CardState",
+    "CardStatus",
+    "HistoryMissing",
+    "Hold",
+    "PurseState",
+    "WorkingCard",
+]
 
 
 class CardStatus(enum.IntEnum):
@@ -52,6 +60,18 @@ class PurseState(msgspec.Struct, array_like=True, gc=False):
     lots: list[Lot] = []
 
 
+class Hold(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An open hold: value set aside for one merchant, pinned to its lots."""
+
+    version: int
+    """The link that made it."""
+    purse: Purse
+    amount_minor: int
+    expires_s: int
+    """UTC seconds; from then on the sweeper gives it back."""
+    pinned: tuple[LotMove, ...]
+
+
 class CardState(msgspec.Struct, array_like=True, gc=False):
     """All that changes on a card. Its encoded form travels through Redis and is in every link."""
 
@@ -67,6 +87,7 @@ class CardState(msgspec.Struct, array_like=True, gc=False):
     code_tries: int = 0
     lots_made: int = 0
     status_before_block: CardStatus = CardStatus.ACTIVE
+    holds: list[Hold] = []
 
     @staticmethod
     def new() -> CardState:

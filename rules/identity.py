@@ -18,6 +18,7 @@ __all__ = [
     "format_transaction_id",
     "key_instant",
     "request_key",
+    "suspense_card_id",
 ]
 
 KEY_LENGTH = 16
@@ -41,6 +42,11 @@ class Pan(str):
         if len(self) < 12:
             return "…"
         return f"{self[:6]}…{self[-4:]}"
+
+
+def suspense_card_id(merchant_id: int) -> int:
+    """The chain that keeps a merchant's advices for numbers that no card has."""
+    return -(1 << 60) - merchant_id
 
 
 def request_key(instant_s: int, parts: str) -> bytes:

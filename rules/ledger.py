@@ -13,7 +13,7 @@ import msgspec
 from rules.lots import LotMove
 from rules.money import Purse
 from rules.requests import Operation
-from rules.responses import Response, ReversalState, Rule
+from rules.responses import OriginalState, Response, ReversalState, Rule
 
 __all__ = ["AccountKind", "Answer", "Link", "Posting"]
 
@@ -60,6 +60,9 @@ class Answer(msgspec.Struct, array_like=True, frozen=True, gc=False):
     reversal_state: ReversalState = ReversalState.NONE
     requested_minor: int | None = None
     """`RQ` of a partial approval."""
+    original_response: str = ""
+    """`OC`: the stored code of the original that was asked for."""
+    original_state: OriginalState = OriginalState.NONE
 
 
 class Link(msgspec.Struct, gc=False):
@@ -88,8 +91,16 @@ class Link(msgspec.Struct, gc=False):
     status_before: int = 0
     status_after: int = 0
     moves: tuple[LotMove, ...] = ()
+    """How the lots' available amounts changed."""
+    consumed: tuple[LotMove, ...] = ()
+    """What left the pinned lots of a hold for good, when it was completed."""
     postings: tuple[Posting, ...] = ()
     state_after: bytes = b""
+
+    @property
+    def taken(self) -> tuple[LotMove, ...]:
+        """What an undoing may put back: out of a hold, or out of the lots."""
+        return self.consumed or self.moves
 
     @property
     def approved(self) -> bool:

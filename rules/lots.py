@@ -52,6 +52,10 @@ class LotMove(msgspec.Struct, array_like=True, frozen=True, gc=False):
     expires_day: int
     sponsor_id: int
 
+    def with_amount(self, amount_minor: int) -> LotMove:
+        """The same lot with another amount."""
+        return msgspec.structs.replace(self, amount_minor=amount_minor)
+
 
 def _move(lot: Lot, amount_minor: int) -> LotMove:
     return LotMove(
@@ -108,9 +112,7 @@ def restorable(taken: Iterable[LotMove], restored: Iterable[LotMove]) -> list[Lo
     been spent last.
     """
     owed = [move for move in net([*taken, *restored]) if move.amount_minor < 0]
-    return [
-        msgspec.structs.replace(move, amount_minor=-move.amount_minor) for move in reversed(owed)
-    ]
+    return [move.with_amount(-move.amount_minor) for move in reversed(owed)]
 
 
 def net(moves: Iterable[LotMove]) -> list[LotMove]:
@@ -119,7 +121,7 @@ def net(moves: Iterable[LotMove]) -> list[LotMove]:
     for move in moves:
         before = sums.get(move.lot_id)
         amount_minor = move.amount_minor + (before.amount_minor if before else 0)
-        sums[move.lot_id] = msgspec.structs.replace(move, amount_minor=amount_minor)
+        sums[move.lot_id] = move.with_amount(amount_minor)
     return [move for move in sums.values() if move.amount_minor]
 
 

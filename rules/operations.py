@@ -12,32 +12,11 @@ from rules.money import AMOUNT_MINOR_MAX, Purse
 from rules.requests import CardRequest, Operation
 from rules.responses import Response, Rule
 from rules.restoring import restorable_minor, restoring_moves
+from rules.status import refusal_by_status
 
 __all__ = ["OPERATIONS"]
 
-_STATUS_REFUSALS = {
-    CardStatus.LOST: Response.LOST,
-    CardStatus.STOLEN: Response.STOLEN,
-    CardStatus.EXPIRED: Response.EXPIRED,
-    CardStatus.BLOCKED: Response.RESTRICTED,
-    CardStatus.FROZEN: Response.RESTRICTED,
-    CardStatus.CLOSED: Response.NOT_PERMITTED_TO_CARD,
-    CardStatus.ISSUED: Response.NOT_ACTIVATED,
-    CardStatus.UNLOCKED: Response.NOT_ACTIVATED,
-    CardStatus.ACTIVE: Response.NOT_PERMITTED_TO_CARD,
-}
-
-
-def _refusal_by_status(
-    request: CardRequest, card: WorkingCard, moment: Moment, *allowed: CardStatus
-) -> Answer | None:
-    """None when the card is in one of the states allowed and not past its expiry."""
-    status = card.state.status
-    if status not in allowed:
-        return refuse(request, card, moment, _STATUS_REFUSALS[status], Rule.STATUS)
-    if card.facts.expiry < moment.year_month:
-        return refuse(request, card, moment, Response.EXPIRED, Rule.EXPIRY)
-    return None
+_SALES = frozenset({Operation.REDEEM, Operation.COMPLETION, Operation.ADVICE})
 
 
 def _credit(
@@ -54,7 +33,7 @@ def _credit(
 
 
 def _unlock(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
-    refusal = _refusal_by_status(request, card, moment, CardStatus.ISSUED)
+    refusal = refusal_by_status(request, card, moment, CardStatus.ISSUED)
     return refusal or _set_status(request, card, moment, CardStatus.UNLOCKED)
 
 
@@ -64,7 +43,7 @@ def _activate(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer
     status = card.state.status
     if status is CardStatus.ACTIVE:
         return refuse(request, card, moment, Response.NOT_PERMITTED_TO_CARD, Rule.STATUS)
-    refusal = _refusal_by_status(request, card, moment, CardStatus.ISSUED, CardStatus.UNLOCKED)
+    refusal = refusal_by_status(request, card, moment, CardStatus.ISSUED, CardStatus.UNLOCKED)
     if refusal is not None:
         return refusal
     if request.operation is Operation.ACTIVATE_PREVALUED:
@@ -90,7 +69,7 @@ def _activate(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer
 
 
 def _load(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
-    refusal = _refusal_by_status(request, card, moment, CardStatus.ACTIVE)
+    refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
     moves = _credit(request, card, moment, request.amount_minor)
@@ -109,7 +88,7 @@ def _load(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
 
 
 def _redeem(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
-    refusal = _refusal_by_status(request, card, moment, CardStatus.ACTIVE)
+    refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
     purse = card.state.purse(request.purse)
@@ -136,13 +115,13 @@ def _redeem(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
 
 
 def _return(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
-    refusal = _refusal_by_status(request, card, moment, CardStatus.ACTIVE)
+    refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
     if not request.original_transaction_id:
         return _return_unlinked(request, card, moment)
     sale = card.find_transaction(request.original_transaction_id)
-    if sale is None or sale.operation is not Operation.REDEEM or not sale.approved:
+    if sale is None or sale.operation not in _SALES or not sale.approved:
         return refuse(request, card, moment, Response.NO_SUCH_ORIGINAL, Rule.ORIGINAL)
     if sale.merchant_id != request.terminal.merchant_id:
         return refuse(
@@ -151,7 +130,7 @@ def _return(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
     amount_minor = request.amount_minor
     if sale.purse is not request.purse or amount_minor > restorable_minor(card, sale):
         return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.RESTORABLE)
-    sources = restorable(sale.moves, restoring_moves(card, sale))
+    sources = restorable(sale.taken, restoring_moves(card, sale))
     moves = give_back(card.state.purse(request.purse).lots, sources, amount_minor)
     return approve(
         request,
@@ -190,7 +169,7 @@ def _return_unlinked(request: CardRequest, card: WorkingCard, moment: Moment) ->
 
 
 def _cash_out(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
-    refusal = _refusal_by_status(request, card, moment, CardStatus.ACTIVE)
+    refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
     lots = card.state.purse(request.purse).lots
@@ -212,7 +191,7 @@ def _cash_out(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer
 
 
 def _balance(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
-    refusal = _refusal_by_status(request, card, moment, CardStatus.ACTIVE)
+    refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
     purses = tuple(Purse) if request.all_purses else (request.purse,)
@@ -227,14 +206,14 @@ def _balance(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
 
 
 def _deactivate(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
-    refusal = _refusal_by_status(
+    refusal = refusal_by_status(
         request, card, moment, CardStatus.ACTIVE, CardStatus.ISSUED, CardStatus.UNLOCKED
     )
     return refusal or _set_status(request, card, moment, CardStatus.CLOSED)
 
 
 def _block(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
-    refusal = _refusal_by_status(
+    refusal = refusal_by_status(
         request, card, moment, CardStatus.ACTIVE, CardStatus.ISSUED, CardStatus.UNLOCKED
     )
     if refusal is not None:
@@ -244,7 +223,7 @@ def _block(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
 
 
 def _unblock(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
-    refusal = _refusal_by_status(request, card, moment, CardStatus.BLOCKED)
+    refusal = refusal_by_status(request, card, moment, CardStatus.BLOCKED)
     return refusal or _set_status(request, card, moment, card.state.status_before_block)
 
 

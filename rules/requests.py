@@ -7,6 +7,7 @@ import enum
 import msgspec
 
 from rules.money import Purse
+from rules.responses import Rule
 
 __all__ = [
     "AMOUNT_OPTIONAL",
@@ -33,8 +34,13 @@ class Operation(enum.IntEnum):
     DEACTIVATE = 10
     BLOCK = 11
     UNBLOCK = 12
+    HOLD = 13
+    COMPLETION = 14
+    ADVICE = 15
+    HOLD_EXPIRY = 16
     REVERSAL = 20
     TOMBSTONE = 21
+    OUTCOME = 22
 
 
 AMOUNT_OPTIONAL = frozenset(
@@ -74,6 +80,10 @@ class Terminal(msgspec.Struct, frozen=True, gc=False):
     network: bool
     """The terminal stands behind a network or programme link, not at a till."""
     may_return_unlinked: bool = False
+    floor_limit_minor: int = 0
+    """Up to here a sale may be decided at the terminal and told afterwards."""
+    completion_tolerance_percent: int = 0
+    """How much more than its hold a completion may take from the card."""
 
 
 class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -102,11 +112,29 @@ class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     code_digest: bytes | None = None
     partial_allowed: bool = False
     original_transaction_id: str = ""
-    # reversals only
+    approval_code: str = ""
+    """DE 38, by which a completion may name its hold."""
+    names_original: bool = False
+    """DE 90 or `OR` was in the message."""
+    card_unknown: bool = False
+    """An advice for a number that no card has: it is kept on its merchant's suspense chain."""
+    # reversals, outcome queries, completions; an advice's own request
     original_key: bytes = b""
+    own_request_key: bytes = b""
+    """An advice's: the key its transaction would have as a request."""
+    foreign_content: Rule = Rule.NONE
+    """Why an advice can never be posted to a card: what it asks for, or in which currency."""
+    hold_version: int = 0
+    """The hold that the sweeper finds expired."""
+    bar_unknown: bool = False
+    """`TB`: an outcome query that bars an original it does not find."""
     reverses_enquiry: bool = False
     reason: ReversalReason = ReversalReason.TIME_OUT
     final_amount_minor: int | None = None
     """DE 95: what the original shall amount to after a partial reversal."""
     amount_given: bool = True
     """DE 4 was in the message."""
+
+    def completing(self, purse: Purse) -> CardRequest:
+        """An advice that has found its hold."""
+        return msgspec.structs.replace(self, operation=Operation.COMPLETION, purse=purse)

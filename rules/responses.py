@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["APPROVALS", "UNKEPT", "Response", "ReversalState", "Rule"]
+__all__ = ["APPROVALS", "UNKEPT", "OriginalState", "Response", "ReversalState", "Rule"]
 
 
 class Response(enum.StrEnum):
@@ -82,10 +82,26 @@ class Rule(enum.StrEnum):
     BARRED = "BARRED"
     LATE = "LATE"
     SPENT = "SPENT"
+    FLOOR_LIMIT = "FLOORLIMIT"
+    TOLERANCE = "TOLERANCE"
+    SHORTFALL = "SHORTFALL"
+    HOLDS = "HOLDS"
+    DONE_BEFORE = "DONEBEFORE"
     STORE = "STORE"
     BUSY = "BUSY"
     DEADLINE = "DEADLINE"
     FAULT = "FAULT"
+
+
+class OriginalState(enum.StrEnum):
+    """`OS`: what an outcome query says of its original."""
+
+    NONE = ""
+    APPROVED = "APPROVED"
+    DECLINED = "DECLINED"
+    REVERSED = "REVERSED"
+    PARTIAL = "PARTIAL"
+    BARRED = "BARRED"
 
 
 class ReversalState(enum.StrEnum):

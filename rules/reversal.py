@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from rules.booking import Moment, Policy, approve, card_to_merchant, refuse
 from rules.cards import CardStatus, WorkingCard
+from rules.holds import reverse_hold
 from rules.identity import derived_transaction_id, key_instant
 from rules.ledger import AccountKind, Answer, Link, Posting
 from rules.lots import give_back, restorable, take
@@ -15,9 +16,11 @@ from rules.requests import CardRequest, Operation, ReversalReason
 from rules.responses import Response, ReversalState, Rule
 from rules.restoring import restorable_minor, restoring_moves
 
-__all__ = ["reverse"]
+__all__ = ["bar", "reverse"]
 
-_VALUE_TO_MERCHANT = frozenset({Operation.REDEEM, Operation.CASH_OUT})
+_VALUE_TO_MERCHANT = frozenset(
+    {Operation.REDEEM, Operation.CASH_OUT, Operation.COMPLETION, Operation.ADVICE}
+)
 _STATUS_ONLY = frozenset(
     {Operation.UNLOCK, Operation.DEACTIVATE, Operation.BLOCK, Operation.UNBLOCK}
 )
@@ -34,7 +37,7 @@ def reverse(request: CardRequest, card: WorkingCard, moment: Moment, policy: Pol
         return _without_effect(request, card, moment, ReversalState.NOTHING)
     original = card.find(request.original_key)
     if original is None:
-        _bar(request, card, moment)
+        bar(request, card, moment)
         return _without_effect(request, card, moment, ReversalState.NOTHING)
     # A reversal is final: undoing one would move the original's value a second time.
     if not original.approved or original.operation is Operation.REVERSAL:
@@ -44,6 +47,8 @@ def reverse(request: CardRequest, card: WorkingCard, moment: Moment, policy: Pol
         original.amount_minor,
     ):
         return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.AMOUNT)
+    if original.operation is Operation.HOLD:
+        return reverse_hold(request, card, moment, original)
     if original.operation in _STATUS_ONLY:
         return _reverse_status(request, card, moment, original)
     return _reverse_value(request, card, moment, original)
@@ -63,7 +68,7 @@ def _reverse_value(
     # The moves go to the original's purse: DE 3 is part of its key, so both name the same one.
     lots = card.state.purse(original.purse).lots
     if original.operation in _VALUE_TO_MERCHANT:
-        sources = restorable(original.moves, restoring_moves(card, original))
+        sources = restorable(original.taken, restoring_moves(card, original))
         moves = give_back(lots, sources, undone_minor)
         return approve(
             request,
@@ -155,7 +160,7 @@ def _without_effect(
     return approve(request, card, moment, status_before=card.state.status, reversal_state=state)
 
 
-def _bar(request: CardRequest, card: WorkingCard, moment: Moment) -> None:
+def bar(request: CardRequest, card: WorkingCard, moment: Moment) -> None:
     """The tombstone: from now on the original's key has an answer, and that is no."""
     card_id = card.card_id.to_bytes(8, "big", signed=True)
     transaction_id = derived_transaction_id(request.original_key + card_id)

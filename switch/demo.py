@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,12 @@ import msgspec
 from fastpath.mac import MacAlgorithm
 from fastpath.tokens import TokenKey
 from rules.cards import CardState, CardStatus, PurseState
-from rules.identity import content_fingerprint, format_transaction_id, request_key
+from rules.identity import (
+    content_fingerprint,
+    format_transaction_id,
+    request_key,
+    suspense_card_id,
+)
 from rules.ledger import AccountKind, Answer, Link, Posting
 from rules.lots import Lot, LotMove, Origin
 from rules.requests import Operation
@@ -42,6 +47,13 @@ _MERCHANTS = ("000000000000001", "000000000000002")
 _POS_TERMINALS = 16
 _NETWORK_TERMINALS = 4
 _CARDS_PER_COPY = 10_000
+
+
+_STATE_COLUMNS = (
+    *("card_id", "version", "batch_id", "status", "ecash_available", "ecash_held"),
+    *("voucher_available", "voucher_held", "points_available", "points_held"),
+    *("state", "request_window"),
+)
 
 
 class Seed(msgspec.Struct, frozen=True):
@@ -243,6 +255,7 @@ async def _create_parties(connection: Connection, seed: Seed, master_key: Master
             ("network", "00000000002", "iso87-ascii", True),
         ],
     )
+    await _create_suspense_chains(connection, merchants.values())
     made = terminals(seed)
     await connection.copy(
         "terminal",
@@ -282,6 +295,24 @@ async def _create_parties(connection: Connection, seed: Seed, master_key: Master
     )
 
 
+async def _create_suspense_chains(connection: Connection, merchant_ids: Iterable[int]) -> None:
+    """A chain per merchant for advices that no card can take; nothing can be spent from it."""
+    state = CardState.new()
+    state.status = CardStatus.CLOSED
+    encoded = msgspec.msgpack.encode(state)
+    ids = [suspense_card_id(merchant_id) for merchant_id in merchant_ids]
+    await connection.copy(
+        "card",
+        ("card_id", "digest", "programme_id", "expiry"),
+        [(card_id, card_id.to_bytes(12, "big", signed=True), 1, "9912") for card_id in ids],
+    )
+    await connection.copy(
+        "card_state",
+        _STATE_COLUMNS,
+        [(card_id, 0, 0, state.status, *[0] * 6, encoded, Window().encode()) for card_id in ids],
+    )
+
+
 async def _create_cards(connection: Connection, seed: Seed) -> None:
     keys = _programme_keys(seed)
     card_secrets = CardSecrets(keys["pvv"], keys["code"])
@@ -297,11 +328,7 @@ async def _create_cards(connection: Connection, seed: Seed) -> None:
             *("card_id", "digest", "programme_id", "expiry", "pvv", "code_digest"),
             "face_value_minor",
         ),
-        "card_state": (
-            *("card_id", "version", "batch_id", "status", "ecash_available", "ecash_held"),
-            *("voucher_available", "voucher_held", "points_available", "points_held"),
-            *("state", "request_window"),
-        ),
+        "card_state": _STATE_COLUMNS,
         "link": (
             *("month", "batch_id", "n", "card_id", "version", "prev_batch_id", "request_key"),
             *("operation", "response", "tx", "purse", "amount_minor", "available_after"),

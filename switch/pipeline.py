@@ -414,6 +414,10 @@ class Lane:
                     query.keys.add(request.key)
                     if request.original_key:
                         query.keys.add(request.original_key)
+                    if request.own_request_key:
+                        query.keys.add(request.own_request_key)
+                    if request.approval_code:
+                        query.approval_codes.add(request.approval_code)
                     if request.original_transaction_id:
                         query.transaction_ids.add(request.original_transaction_id)
         if not query.card_ids:

@@ -16,7 +16,8 @@ Rows = Callable[[str], Awaitable[list[Any]]]
 
 _TERMINALS = """
 select t.terminal_id, trim(t.code) as code, t.link, t.network, t.mac_algorithm, t.pin_format,
-       t.key_version, t.floor_limit_minor, t.utc_offset_min, t.may_return_unlinked, t.enabled,
+       t.key_version, t.floor_limit_minor, t.utc_offset_min, t.may_return_unlinked,
+       t.completion_tolerance_percent, t.enabled,
        m.merchant_id, trim(m.code) as merchant_code, m.open
 from terminal t join merchant m using (merchant_id)
 """
@@ -113,7 +114,12 @@ def _terminal(
         enabled=row["enabled"],
         utc_offset_min=row["utc_offset_min"],
         rules=Terminal(
-            row["terminal_id"], row["merchant_id"], row["network"], row["may_return_unlinked"]
+            row["terminal_id"],
+            row["merchant_id"],
+            row["network"],
+            row["may_return_unlinked"],
+            row["floor_limit_minor"],
+            row["completion_tolerance_percent"],
         ),
         keys=TerminalKeys(
             MacAlgorithm(row["mac_algorithm"]),

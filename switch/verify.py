@@ -41,9 +41,13 @@ CHECKS: dict[str, str] = {
                        over (partition by card_id, purse order by version) as before
             from link) as summed
         where available_after <> before + amount_minor order by card_id, version limit 1""",
-    "a link's postings are its effect": """
+    "a link's postings are what it changed of the card's value": """
         select l.card_id, l.version::bigint, 'its postings are not its effect' as what
-        from link l
+        from (
+            select month, batch_id, n, card_id, version, amount_minor + held_after
+                   - lag(held_after, 1, 0::bigint)
+                       over (partition by card_id, purse order by version) as effect
+            from link) as l
         left join (
             select month, batch_id, n, card_id,
                    sum(case when credit_kind = 1 and credit_id = card_id
@@ -52,7 +56,7 @@ CHECKS: dict[str, str] = {
                             then amount_minor else 0 end) as effect
             from posting group by month, batch_id, n, card_id) as p
             using (month, batch_id, n, card_id)
-        where l.amount_minor <> coalesce(p.effect, 0)
+        where l.effect <> coalesce(p.effect, 0)
         order by l.card_id, l.version limit 1""",
     "each posting belongs to a link": """
         select p.card_id, 0::bigint, 'a posting of a link that is not there' as what

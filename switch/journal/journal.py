@@ -48,7 +48,8 @@ select {_LINK_COLUMNS} from link l
 where l.card_id = any($2::bigint[]) and l.undoes > 0 and l.month >= $4
 union all
 select {_LINK_COLUMNS} from link l
-where l.card_id = any($2::bigint[]) and l.tx = any($3::text[]) and l.month >= $4
+where l.card_id = any($2::bigint[]) and l.month >= $4
+  and (l.tx = any($3::text[]) or right(l.tx, 6) = any($5::text[]))
 """  # noqa: S608 -- the column list is the constant above
 
 _READ_TOKENS = "select card_id, digest from card where digest = any($1::bytea[])"
@@ -84,6 +85,7 @@ class HistoryQuery(msgspec.Struct):
     keys: set[bytes] = msgspec.field(default_factory=set)
     card_ids: set[int] = msgspec.field(default_factory=set)
     transaction_ids: set[str] = msgspec.field(default_factory=set)
+    approval_codes: set[str] = msgspec.field(default_factory=set)
 
 
 class JournalSession:
@@ -213,6 +215,7 @@ class JournalSession:
             list(query.card_ids),
             list(query.transaction_ids),
             oldest_month,
+            list(query.approval_codes),
         )
         return sorted(map(link_from_row, rows), key=lambda link: (link.card_id, link.version))
 

@@ -82,7 +82,15 @@ def reply_fields(
         fields[_APPROVAL_CODE] = answer.approval_code
         if answer.balances and message.mti in _BALANCE_MTIS:
             fields[_BALANCES] = answer.balances
+    elif answer.original_state and answer.approval_code:  # an outcome query tells the original's
+        fields[_APPROVAL_CODE] = answer.approval_code
+        if answer.balances:
+            fields[_BALANCES] = answer.balances
     private = {"TX": answer.transaction_id}
+    if answer.original_response:
+        private["OC"] = answer.original_response
+    if answer.original_state:
+        private["OS"] = answer.original_state.value
     if answer.reversal_state:
         private["RS"] = answer.reversal_state.value
     if answer.rule:

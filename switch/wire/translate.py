@@ -12,7 +12,7 @@ from fastpath.codec import Message
 from fastpath.errors import FormatError
 from fastpath.specs import DE
 from fastpath.tokens import TokenTable
-from rules.identity import content_fingerprint, request_key
+from rules.identity import content_fingerprint, request_key, suspense_card_id
 from rules.money import Purse
 from rules.requests import AMOUNT_OPTIONAL, CardRequest, Entry, Operation, ReversalReason
 from rules.responses import Response, Rule
@@ -25,6 +25,7 @@ __all__ = ["Refused", "Translated", "Translator"]
 
 _PAN, _PROCESSING_CODE, _AMOUNT, _STAN = DE.PAN, DE.PROCESSING_CODE, DE.AMOUNT, DE.STAN
 _TIME, _DATE, _EXPIRY, _ENTRY_MODE = DE.LOCAL_TIME, DE.LOCAL_DATE, DE.EXPIRY, DE.ENTRY_MODE
+_APPROVAL_CODE = DE.APPROVAL_CODE
 _ACQUIRER, _TRACK2, _RRN, _TRACK1 = DE.ACQUIRER, DE.TRACK2, DE.RRN, DE.TRACK1
 _PRIVATE, _CURRENCY, _PIN_BLOCK = DE.PRIVATE, DE.CURRENCY, DE.PIN_BLOCK
 _SECURITY_CONTROL, _ORIGINAL, _REPLACEMENT = (
@@ -60,6 +61,7 @@ def _operations() -> dict[tuple[str, str], tuple[Operation, Purse]]:
         table["2", f"00{code}00"] = (Operation.REDEEM, purse)
         table["2", f"2000{code}"] = (Operation.RETURN, purse)
         table["2", f"61{code}00"] = (Operation.CASH_OUT, purse)
+        table["1", f"00{code}00"] = (Operation.HOLD, purse)
         table["1", f"31{code}00"] = (Operation.BALANCE, purse)
         table["1", f"30{code}00"] = (Operation.BALANCE, purse)
     return table
@@ -113,12 +115,15 @@ class Translator:
         private = parse_private(private_text) if private_text else {}
         stan = _required(message, _STAN)
         pan = _card_number(message)
-        reversal = message_class == "4"
+        reversal = message_class in "46"
         named = _OPERATIONS.get((message_class, code))
         if reversal:
-            operation, purse = Operation.REVERSAL, _PURSES.get(code[2:4]) or _PURSES.get(code[4:])
+            operation = Operation.REVERSAL if message_class == "4" else Operation.OUTCOME
+            purse = _PURSES.get(code[2:4]) or _PURSES.get(code[4:])
             if purse is None and code != _ALL_PURSES:
                 raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
+        elif function == "2" and message_class == "2":
+            operation, purse = Operation.ADVICE, _PURSES.get(code[2:4])
         elif named is None or function != "0":
             raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
         else:
@@ -127,21 +132,29 @@ class Translator:
         if operation in _NETWORK_ONLY and not terminal.rules.network:
             raise Refused(Response.NOT_PERMITTED_TO_TERMINAL, Rule.PERMISSION)
         currency = message.get(_CURRENCY)
-        if currency is not None and currency != purse.currency(self.programme.currency):
-            raise Refused(Response.INVALID_TRANSACTION, Rule.CURRENCY)
+        foreign_currency = currency is not None and currency != purse.currency(
+            self.programme.currency
+        )
         amount_minor = message.amount(_AMOUNT)
-        if not amount_minor and not reversal and operation not in AMOUNT_OPTIONAL:
+        advice = operation is Operation.ADVICE
+        if foreign_currency and not advice:
+            raise Refused(Response.INVALID_TRANSACTION, Rule.CURRENCY)
+        if not amount_minor and not reversal and not advice and operation not in AMOUNT_OPTIONAL:
             raise Refused(Response.INVALID_AMOUNT, Rule.AMOUNT)
         instant_s, local = self._instant(message, private, terminal, now_s)
         oldest_s, latest_s = now_s - self._horizon_s, now_s + self._clock_ahead_s
-        if instant_s and not reversal and not oldest_s <= instant_s <= latest_s:
+        if instant_s and not reversal and not advice and not oldest_s <= instant_s <= latest_s:
             raise Refused(Response.INVALID_TRANSACTION, Rule.CLOCK)
         party = f"{link.acquirer_id}|{terminal.code}|{terminal.merchant_code}|{code}|{local}"
         key = request_key(instant_s, f"{party}|{message_class}{function}|{stan}")
-        original_name = _original(message, stan) if reversal else ""
+        original_name = _original(message, stan) if reversal or advice else ""
         replacement = message.get(_REPLACEMENT) if reversal else None
-        entry = Entry.READ if reversal else _entry(message)
+        proven = reversal or advice  # what has happened needs no PIN and no code
+        entry = Entry.READ if proven else _entry(message)
         card_id, digest = self._card(pan, private, entry)
+        card_unknown = advice and card_id < 0
+        if card_unknown:
+            card_id = suspense_card_id(terminal.rules.merchant_id)
         request = CardRequest(
             operation=operation,
             key=key,
@@ -152,18 +165,26 @@ class Translator:
             transaction_id=transaction_id,
             rrn=(message.get(_RRN) or "").strip(),
             card_digest=digest,
+            card_unknown=card_unknown,
             terminal=terminal.rules,
             purse=purse,
             all_purses=code == _ALL_PURSES,
             amount_minor=amount_minor or 0,
             amount_given=bool(amount_minor),
             entry=entry,
-            expiry=None if reversal else message.get(_EXPIRY),
-            pvv=None if reversal else self._pvv(message, private, terminal, pan),
-            code_digest=None if reversal else self._code_digest(private, digest),
+            expiry=None if proven else message.get(_EXPIRY),
+            pvv=None if proven else self._pvv(message, private, terminal, pan),
+            code_digest=None if proven else self._code_digest(private, digest),
             partial_allowed=private.get("PA") == "1",
             original_transaction_id=private.get("OR", "") if not reversal else "",
-            original_key=request_key(instant_s, f"{party}|{original_name}") if reversal else b"",
+            approval_code=message.get(_APPROVAL_CODE) or "" if advice else "",
+            names_original=advice and message.get(_ORIGINAL) is not None,
+            original_key=request_key(instant_s, f"{party}|{original_name}") if proven else b"",
+            own_request_key=request_key(instant_s, f"{party}|20|{stan}") if advice else b"",
+            foreign_content=_foreign_content(named, foreign=foreign_currency)
+            if advice
+            else Rule.NONE,
+            bar_unknown=private.get("TB") == "1",
             reverses_enquiry=reversal and code[:2] in _ENQUIRY_TYPES,
             reason=_reason(private.get("RE", "")),
             final_amount_minor=int(replacement[:12]) if replacement else None,
@@ -263,6 +284,13 @@ def _original(message: Message, stan: str) -> str:
     if original is None:
         return f"20|{stan}"
     return f"{original[1]}{original[2]}|{original[4:10]}"
+
+
+def _foreign_content(named: tuple[Operation, Purse] | None, *, foreign: bool) -> Rule:
+    """Why an advice cannot be about this switch's cards: only sales in their currency are."""
+    if named is None or named[0] is not Operation.REDEEM:
+        return Rule.OPERATION
+    return Rule.CURRENCY if foreign else Rule.NONE
 
 
 def _reason(code: str) -> ReversalReason:

@@ -40,6 +40,8 @@ create table terminal (
     floor_limit_minor bigint not null default 0,
     utc_offset_min smallint not null default 0 check (utc_offset_min between -840 and 840),
     may_return_unlinked boolean not null default false,
+    completion_tolerance_percent smallint not null default 0
+        check (completion_tolerance_percent between 0 and 100),
     enabled boolean not null default true
 );
 

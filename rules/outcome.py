@@ -1,0 +1,56 @@
+"""The outcome query: what became of a transaction whose answer was lost.
+
+It reads and leaves no link of its own. Asked to (`TB`), it bars an original that it does not find:
+then the till knows for good that nothing happened and nothing will.
+"""
+
+from __future__ import annotations
+
+from rules.booking import Moment
+from rules.cards import WorkingCard
+from rules.ledger import Answer, Link
+from rules.requests import CardRequest, Operation
+from rules.responses import OriginalState, Response, Rule
+from rules.restoring import restorable_minor
+from rules.reversal import bar
+
+__all__ = ["tell_outcome"]
+
+
+def tell_outcome(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+    """0600: the original's stored code and its state now; 25 where there is none."""
+    original = card.find(request.original_key)
+    transaction_id = request.transaction_id
+    rrn = request.rrn or transaction_id
+    if original is None and request.bar_unknown:
+        bar(request, card, moment)
+        original = card.find(request.original_key)
+    if original is None or original.operation is Operation.TOMBSTONE:
+        state = OriginalState.NONE if original is None else OriginalState.BARRED
+        return Answer(
+            Response.NO_SUCH_ORIGINAL, transaction_id, rrn, Rule.ORIGINAL, original_state=state
+        )
+    told = original.answer
+    amount_minor = told.amount_minor
+    return Answer(
+        Response.APPROVED,
+        transaction_id,
+        rrn,
+        approval_code=told.approval_code,
+        amount_minor=original.requested_minor if amount_minor is None else amount_minor,
+        balances=told.balances,
+        original_response=told.response.value,
+        original_state=_state(card, original),
+    )
+
+
+def _state(card: WorkingCard, original: Link) -> OriginalState:
+    if not original.approved:
+        return OriginalState.DECLINED
+    reversed_since = any(
+        link.operation is Operation.REVERSAL for link in card.undoers(original.version)
+    )
+    if not reversed_since:
+        return OriginalState.APPROVED
+    left_minor = restorable_minor(card, original)
+    return OriginalState.PARTIAL if left_minor else OriginalState.REVERSED
