@@ -113,6 +113,8 @@ class Player:
         self.slips = draw.choice((0.0, 0.05, 0.3))
         """How often a reversal names another amount, or a repeat has other content."""
         self.purses = draw.choice(((Purse.ECASH,), (Purse.ECASH,), tuple(Purse)))
+        self.drains = draw.choice((0.0, 0.0, 0.6))
+        """How often a purchase takes all there is: what is undone later is then missing."""
         self.days_pass = draw.random() < 0.2
         everyday = (Operation.REDEEM, Operation.LOAD, Operation.RETURN, Operation.CASH_OUT)
         self.everyday = {operation: draw.choice((0, 1, 1, 3)) for operation in everyday}
@@ -153,10 +155,11 @@ class Player:
             amount_minor *= draw.choice((1, 4))
         elif operation is Operation.CASH_OUT and draw.random() < 0.3:
             amount_minor = 0
+        drains = operation is Operation.REDEEM and draw.random() < self.drains
         self.scenario.request(
             operation,
-            amount_minor,
-            partial=draw.random() < 0.5,
+            10_000 if drains else amount_minor,
+            partial=drains or draw.random() < 0.5,
             purse=draw.choice(self.purses),
             terminal=draw.choice((0, 0, 0, 1, 2, 2, 3)),
             age_s=draw.choice((0, 1, 3_600, 2 * DAY_S)),
