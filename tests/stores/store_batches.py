@@ -106,7 +106,7 @@ async def new_cards(owner: Connection, count: int) -> dict[int, CardRow]:
         ids,
         row.state,
     )
-    return {card_id: row for card_id in ids}
+    return dict.fromkeys(ids, row)
 
 
 def batch(

@@ -249,9 +249,7 @@ class House:
         self.states: dict[int, CardRow] = {}
         self.foreign: set[int] = set()
         self.observer = FakeObserver(self.journal)
-        self.pipeline = Pipeline(
-            self.observer, Policy(), batch_max=batch_max, queue_max=queue_max
-        )
+        self.pipeline = Pipeline(self.observer, Policy(), batch_max=batch_max, queue_max=queue_max)
         self.caches = [FakeCache(self.states, self.foreign) for _ in range(lanes)]
         self._batch_ids = itertools.count(1)
         self._numbers = itertools.count(1)
@@ -329,5 +327,3 @@ def random_pauses(seed: int) -> Callable[[dict[str, Any]], Awaitable[None]]:
         await trio.sleep(chance.choice([0, 0, 0.001, 0.005, 0.02]))
 
     return pause
-
-

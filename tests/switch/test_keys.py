@@ -26,14 +26,13 @@ from switch.keys import (
     KeyUsage,
     MasterKey,
     MasterKeyError,
-    PinFormat,
-    TerminalKeys,
     WrongUsage,
     check_value,
     derive,
     unwrap_key,
     wrap_key,
 )
+from switch.terminal_keys import PinFormat, TerminalKeys
 
 KEY = bytes(range(32))
 TDES_KEY = bytes.fromhex("0123456789ABCDEFFEDCBA9876543210")

@@ -8,17 +8,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from pipeline_fakes import NOW, House, random_pauses, row_with, state_in
+from trio.testing import MockClock
 
 from rules.identity import request_key
 from rules.requests import Operation
 from switch.journal.journal import BatchRejected, JournalDown, Outcome
 from switch.journal.rows import CardRow
 from switch.pipeline import Ticket
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 @asynccontextmanager
@@ -51,7 +51,9 @@ def ids(tickets: list[Ticket]) -> list[str]:
 # -- order --------------------------------------------------------------------------------------
 
 
-async def test_requests_of_a_card_are_taken_in_order_of_arrival_in_one_batch() -> None:
+async def test_requests_of_a_card_are_taken_in_order_of_arrival_in_one_batch(
+    autojump_clock: MockClock,
+) -> None:
     house = House()
     house.cards(1, balance_minor=25)
     tickets = [house.ticket(1) for _ in range(4)]
@@ -63,7 +65,9 @@ async def test_requests_of_a_card_are_taken_in_order_of_arrival_in_one_batch() -
     assert house.journal.available(1) == 5
 
 
-async def test_what_comes_for_a_card_that_a_lane_has_waits_and_goes_on_in_order() -> None:
+async def test_what_comes_for_a_card_that_a_lane_has_waits_and_goes_on_in_order(
+    autojump_clock: MockClock,
+) -> None:
     house = House()
     house.cards(1, 2)
     house.journal.before = gate = Gate(1)
@@ -87,7 +91,9 @@ async def test_what_comes_for_a_card_that_a_lane_has_waits_and_goes_on_in_order(
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_many_requests_over_few_cards_and_three_lanes(seed: int) -> None:
+async def test_many_requests_over_few_cards_and_three_lanes(
+    autojump_clock: MockClock, seed: int
+) -> None:
     """Each answered once, each card's in order of arrival, no card in two batches at once."""
     house = House(lanes=3, batch_max=16)
     chance = random.Random(seed)
@@ -116,7 +122,7 @@ async def test_many_requests_over_few_cards_and_three_lanes(seed: int) -> None:
     assert house.observer.faults == []
 
 
-async def test_a_batch_takes_no_more_than_its_maximum() -> None:
+async def test_a_batch_takes_no_more_than_its_maximum(autojump_clock: MockClock) -> None:
     house = House(lanes=1, batch_max=5)
     house.cards(*range(1, 13))
     tickets = [house.ticket(card_id) for card_id in range(1, 13)]
@@ -129,7 +135,7 @@ async def test_a_batch_takes_no_more_than_its_maximum() -> None:
 # -- a card that another worker has -------------------------------------------------------------
 
 
-async def test_a_foreign_card_waits_alone_and_keeps_its_order() -> None:
+async def test_a_foreign_card_waits_alone_and_keeps_its_order(autojump_clock: MockClock) -> None:
     house = House()
     house.cards(1, 2)
     house.foreign.add(1)
@@ -149,7 +155,9 @@ async def test_a_foreign_card_waits_alone_and_keeps_its_order() -> None:
     assert house.journal.committed(1) == ids([*early, late])
 
 
-async def test_a_notice_ends_the_wait_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_notice_ends_the_wait_at_once(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("switch.pipeline.FOREIGN_PAUSE_S", (2.0, 2.5))
     house = House()
     house.cards(1, 2)
@@ -166,7 +174,9 @@ async def test_a_notice_ends_the_wait_at_once(monkeypatch: pytest.MonkeyPatch) -
         await house.answers_to([ticket], within_s=0.1)
 
 
-async def test_a_notice_for_a_card_that_a_lane_of_ours_has_changes_nothing() -> None:
+async def test_a_notice_for_a_card_that_a_lane_of_ours_has_changes_nothing(
+    autojump_clock: MockClock,
+) -> None:
     house = House()
     house.cards(1)
     house.journal.before = gate = Gate(1)
@@ -183,7 +193,7 @@ async def test_a_notice_for_a_card_that_a_lane_of_ours_has_changes_nothing() -> 
     assert house.journal.committed(1) == ids([first, second])
 
 
-async def test_a_foreign_card_that_never_comes_back_ends_in_91() -> None:
+async def test_a_foreign_card_that_never_comes_back_ends_in_91(autojump_clock: MockClock) -> None:
     house = House()
     house.cards(1)
     house.foreign.add(1)
@@ -199,7 +209,9 @@ async def test_a_foreign_card_that_never_comes_back_ends_in_91() -> None:
 # -- deadlines and bounds -----------------------------------------------------------------------
 
 
-async def test_what_waits_too_long_is_declined_before_it_is_in_a_batch() -> None:
+async def test_what_waits_too_long_is_declined_before_it_is_in_a_batch(
+    autojump_clock: MockClock,
+) -> None:
     house = House(lanes=1)
     house.cards(1, 2)
     house.journal.before = gate = Gate(1)
@@ -220,7 +232,9 @@ async def test_what_waits_too_long_is_declined_before_it_is_in_a_batch() -> None
     assert house.journal.committed(2) == ids([patient])
 
 
-async def test_what_is_too_late_when_it_is_taken_is_declined_then() -> None:
+async def test_what_is_too_late_when_it_is_taken_is_declined_then(
+    autojump_clock: MockClock,
+) -> None:
     house = House()
     house.cards(1)
     late, good = house.ticket(1, within_s=0.0), house.ticket(1)
@@ -231,7 +245,7 @@ async def test_what_is_too_late_when_it_is_taken_is_declined_then() -> None:
     assert house.journal.committed(1) == ids([good])
 
 
-async def test_a_full_queue_turns_away_at_once() -> None:
+async def test_a_full_queue_turns_away_at_once(autojump_clock: MockClock) -> None:
     house = House(lanes=1, queue_max=3)
     house.cards(1, 2)
     house.journal.before = gate = Gate(1)
@@ -251,7 +265,7 @@ async def test_a_full_queue_turns_away_at_once() -> None:
         assert await house.answers_to([more]) == ["00"]
 
 
-async def test_waiting_for_a_card_counts_for_the_bound_too() -> None:
+async def test_waiting_for_a_card_counts_for_the_bound_too(autojump_clock: MockClock) -> None:
     house = House(queue_max=2)
     house.cards(1)
     house.foreign.add(1)
@@ -269,7 +283,9 @@ async def test_waiting_for_a_card_counts_for_the_bound_too() -> None:
 # -- Postgres down ------------------------------------------------------------------------------
 
 
-async def test_with_postgres_down_everything_is_answered_91_at_once() -> None:
+async def test_with_postgres_down_everything_is_answered_91_at_once(
+    autojump_clock: MockClock,
+) -> None:
     house = House(lanes=1)
     house.cards(1, 2)
     house.journal.before = gate = Gate(1)
@@ -295,7 +311,9 @@ async def test_with_postgres_down_everything_is_answered_91_at_once() -> None:
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["read", "append"])
-async def test_a_journal_that_is_down_did_nothing_and_the_cards_come_back(known: bool) -> None:
+async def test_a_journal_that_is_down_did_nothing_and_the_cards_come_back(
+    autojump_clock: MockClock, known: bool
+) -> None:
     house = House()
     house.cards(1, 2)
     if known:  # the states are in the cache: it is the append that fails
@@ -317,7 +335,7 @@ async def test_a_journal_that_is_down_did_nothing_and_the_cards_come_back(known:
 # -- a cache that is wrong ----------------------------------------------------------------------
 
 
-async def test_a_stale_batch_is_decided_again_from_the_rows() -> None:
+async def test_a_stale_batch_is_decided_again_from_the_rows(autojump_clock: MockClock) -> None:
     """The cache says 1000, the row 15: what would have been approved is not."""
     house = House()
     house.cards(1, 2)
@@ -339,15 +357,13 @@ async def test_a_stale_batch_is_decided_again_from_the_rows() -> None:
     assert state_in(house.states[1]).ecash.available_minor == 5
 
 
-async def test_a_cache_that_is_ahead_cannot_make_money() -> None:
+async def test_a_cache_that_is_ahead_cannot_make_money(autojump_clock: MockClock) -> None:
     house = House()
     house.cards(1, balance_minor=10)
     state = state_in(house.journal.rows[1])
     state.version, state.batch_id = 3, 77
     state.ecash.available_minor = 5000
-    state.ecash.lots[0].remaining_minor = 5000
-    import msgspec
-
+    state.ecash.lots[0].available_minor = 5000
     ahead = CardRow(house.journal.rows[1].facts, msgspec.msgpack.encode(state), b"")
     house.states[1] = ahead
     ticket = house.ticket(1, amount_minor=5000)
@@ -357,7 +373,9 @@ async def test_a_cache_that_is_ahead_cannot_make_money() -> None:
     assert house.journal.available(1) == 10
 
 
-async def test_a_cached_window_that_names_a_lost_link_is_no_fault() -> None:
+async def test_a_cached_window_that_names_a_lost_link_is_no_fault(
+    autojump_clock: MockClock,
+) -> None:
     """A failover lost a link that the cache knows of: the repeat is decided from the row."""
     house = House()
     house.cards(1)
@@ -374,7 +392,7 @@ async def test_a_cached_window_that_names_a_lost_link_is_no_fault() -> None:
     assert house.journal.available(1) == 990
 
 
-async def test_damaged_states_in_the_cache_are_no_fault() -> None:
+async def test_damaged_states_in_the_cache_are_no_fault(autojump_clock: MockClock) -> None:
     house = House()
     house.cards(1, 2)
     house.states[1] = CardRow(b"\xc1", b"\xc1", b"")
@@ -389,7 +407,9 @@ async def test_damaged_states_in_the_cache_are_no_fault() -> None:
     assert house.observer.faults == []
 
 
-async def test_a_request_that_runs_out_of_time_over_stale_tries_is_told_so() -> None:
+async def test_a_request_that_runs_out_of_time_over_stale_tries_is_told_so(
+    autojump_clock: MockClock,
+) -> None:
     house = House(lanes=1)
     house.cards(1, 2)
 
@@ -409,15 +429,13 @@ async def test_a_request_that_runs_out_of_time_over_stale_tries_is_told_so() -> 
 
 def overtake(house: House, card_id: int) -> None:
     """Another worker's batch on this card: same money, another batch id."""
-    import msgspec
-
     row = house.journal.rows[card_id]
     state = state_in(row)
     state.batch_id += 1
     house.journal.rows[card_id] = CardRow(row.facts, msgspec.msgpack.encode(state), row.window)
 
 
-async def test_from_the_third_try_on_each_card_goes_alone() -> None:
+async def test_from_the_third_try_on_each_card_goes_alone(autojump_clock: MockClock) -> None:
     house = House(lanes=1)
     house.cards(1, 2, 3)
     turns = 0
@@ -442,7 +460,9 @@ async def test_from_the_third_try_on_each_card_goes_alone() -> None:
 # -- one bad row --------------------------------------------------------------------------------
 
 
-async def test_a_poisonous_card_gets_96_and_its_neighbours_do_not_notice() -> None:
+async def test_a_poisonous_card_gets_96_and_its_neighbours_do_not_notice(
+    autojump_clock: MockClock,
+) -> None:
     house = House(lanes=1)
     house.cards(1, 2, 3)
     house.journal.poison = {2}
@@ -462,7 +482,9 @@ async def test_a_poisonous_card_gets_96_and_its_neighbours_do_not_notice() -> No
     assert house.journal.committed(2) == ids([after])
 
 
-async def test_a_row_that_cannot_be_read_spoils_only_its_own_card() -> None:
+async def test_a_row_that_cannot_be_read_spoils_only_its_own_card(
+    autojump_clock: MockClock,
+) -> None:
     house = House(lanes=1)
     house.cards(1, 2, 3)
     good = house.journal.rows[2]
@@ -477,7 +499,7 @@ async def test_a_row_that_cannot_be_read_spoils_only_its_own_card() -> None:
 # -- doubt --------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_answered_before_append_has_returned() -> None:
+async def test_nothing_is_answered_before_append_has_returned(autojump_clock: MockClock) -> None:
     house = House(lanes=1)
     house.cards(1, 2, balance_minor=10)
     tickets = [house.ticket(1), house.ticket(1), house.ticket(2), house.ticket(99)]
@@ -493,7 +515,9 @@ async def test_nothing_is_answered_before_append_has_returned() -> None:
     assert len(house.journal.refusals) == 1
 
 
-async def test_an_unknown_outcome_that_ends_stale_is_decided_again() -> None:
+async def test_an_unknown_outcome_that_ends_stale_is_decided_again(
+    autojump_clock: MockClock,
+) -> None:
     """The doubt ends at a foreign state: the answer is what the rows say now."""
     house = House(lanes=1)
     house.cards(1, balance_minor=10)
@@ -515,7 +539,7 @@ async def test_an_unknown_outcome_that_ends_stale_is_decided_again() -> None:
     assert trio.current_time() >= 3
 
 
-async def test_a_lane_that_is_cancelled_finishes_its_batch_first() -> None:
+async def test_a_lane_that_is_cancelled_finishes_its_batch_first(autojump_clock: MockClock) -> None:
     house = House(lanes=1)
     house.cards(1)
     house.journal.before = gate = Gate(1)
@@ -539,7 +563,9 @@ async def test_a_lane_that_is_cancelled_finishes_its_batch_first() -> None:
 # -- what needs no commit -----------------------------------------------------------------------
 
 
-async def test_a_balance_is_read_from_the_row_whatever_the_cache_says() -> None:
+async def test_a_balance_is_read_from_the_row_whatever_the_cache_says(
+    autojump_clock: MockClock,
+) -> None:
     house = House()
     house.cards(1, balance_minor=250)
     house.states[1] = row_with(999)
@@ -552,7 +578,9 @@ async def test_a_balance_is_read_from_the_row_whatever_the_cache_says() -> None:
     assert house.journal.reads == [[1]]
 
 
-async def test_a_balance_behind_a_purchase_of_its_batch_waits_for_the_commit() -> None:
+async def test_a_balance_behind_a_purchase_of_its_batch_waits_for_the_commit(
+    autojump_clock: MockClock,
+) -> None:
     house = House(lanes=1)
     house.cards(1, balance_minor=250)
     sale, asked = house.ticket(1), house.ticket(1, Operation.BALANCE, 0)
@@ -566,7 +594,7 @@ async def test_a_balance_behind_a_purchase_of_its_batch_waits_for_the_commit() -
     assert house.observer.answers[asked].balances.endswith("C000000000240")
 
 
-async def test_an_unknown_card_is_refused_and_logged() -> None:
+async def test_an_unknown_card_is_refused_and_logged(autojump_clock: MockClock) -> None:
     house = House()
     house.cards(1)
     unknown, known = house.ticket(-5), house.ticket(1)
@@ -576,7 +604,9 @@ async def test_an_unknown_card_is_refused_and_logged() -> None:
     assert len(house.journal.refusals) == 1
 
 
-async def test_a_repeat_in_the_same_batch_gets_the_same_answer_and_no_link() -> None:
+async def test_a_repeat_in_the_same_batch_gets_the_same_answer_and_no_link(
+    autojump_clock: MockClock,
+) -> None:
     house = House(lanes=1)
     house.cards(1)
     first = house.ticket(1)
@@ -589,7 +619,9 @@ async def test_a_repeat_in_the_same_batch_gets_the_same_answer_and_no_link() -> 
     assert house.journal.committed(1) == ids([first])
 
 
-async def test_a_repeat_that_the_window_has_forgotten_is_found_in_the_journal() -> None:
+async def test_a_repeat_that_the_window_has_forgotten_is_found_in_the_journal(
+    autojump_clock: MockClock,
+) -> None:
     house = House(lanes=1)
     house.cards(1)
     first = house.ticket(1)
@@ -609,7 +641,9 @@ async def test_a_repeat_that_the_window_has_forgotten_is_found_in_the_journal() 
     assert house.journal.available(1) == 1000 - 10 - 20
 
 
-async def test_a_repeat_within_a_batch_that_outgrows_the_window_is_still_known() -> None:
+async def test_a_repeat_within_a_batch_that_outgrows_the_window_is_still_known(
+    autojump_clock: MockClock,
+) -> None:
     """The batch's own links would push its first key out, were the window cut at each link."""
     house = House(lanes=1)
     house.cards(1)
@@ -623,7 +657,7 @@ async def test_a_repeat_within_a_batch_that_outgrows_the_window_is_still_known()
     assert house.journal.available(1) == 1000 - 10 - 20
 
 
-async def test_a_reversal_under_another_cards_key_bars_nothing() -> None:
+async def test_a_reversal_under_another_cards_key_bars_nothing(autojump_clock: MockClock) -> None:
     house = House(lanes=1)
     house.cards(1, 2)
     sale = house.ticket(1)
@@ -636,7 +670,9 @@ async def test_a_reversal_under_another_cards_key_bars_nothing() -> None:
     assert house.journal.committed(2) == []
 
 
-async def test_the_horizon_reaches_back_sixty_days_to_the_first_of_its_month() -> None:
+async def test_the_horizon_reaches_back_sixty_days_to_the_first_of_its_month(
+    autojump_clock: MockClock,
+) -> None:
     house = House(lanes=1)
     house.cards(1)
     months = []
@@ -659,7 +695,9 @@ async def test_the_horizon_reaches_back_sixty_days_to_the_first_of_its_month() -
 # -- the cards go back --------------------------------------------------------------------------
 
 
-async def test_cards_go_back_with_what_was_committed_and_only_after_it() -> None:
+async def test_cards_go_back_with_what_was_committed_and_only_after_it(
+    autojump_clock: MockClock,
+) -> None:
     house = House(lanes=1)
     house.cards(1, 2)
     house.journal.before = gate = Gate()
@@ -674,7 +712,9 @@ async def test_cards_go_back_with_what_was_committed_and_only_after_it() -> None
     assert house.states == house.journal.rows
 
 
-async def test_cards_of_a_batch_that_failed_go_back_with_nothing_known() -> None:
+async def test_cards_of_a_batch_that_failed_go_back_with_nothing_known(
+    autojump_clock: MockClock,
+) -> None:
     house = House(lanes=1)
     house.cards(1, 2)
     house.states.update(house.journal.rows)
@@ -688,7 +728,7 @@ async def test_cards_of_a_batch_that_failed_go_back_with_nothing_known() -> None
     assert house.caches[0].released == [[2]]
 
 
-async def test_the_answers_leave_before_the_cards_are_given_back() -> None:
+async def test_the_answers_leave_before_the_cards_are_given_back(autojump_clock: MockClock) -> None:
     """A cache that is slow to take a card back holds up nobody's answer."""
     house = House(lanes=1)
     house.cards(1)
@@ -702,7 +742,9 @@ async def test_the_answers_leave_before_the_cards_are_given_back() -> None:
         assert house.caches[0].settled == [[1]]
 
 
-async def test_an_error_nobody_expects_in_a_read_is_96_and_no_end_of_the_lane() -> None:
+async def test_an_error_nobody_expects_in_a_read_is_96_and_no_end_of_the_lane(
+    autojump_clock: MockClock,
+) -> None:
     house = House(lanes=1)
     house.cards(1)
     read = house.journal.read_cards
