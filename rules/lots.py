@@ -12,7 +12,17 @@ from collections.abc import Iterable
 
 import msgspec
 
-__all__ = ["Lot", "LotMove", "Origin", "give_back", "net", "restorable", "take", "take_all"]
+__all__ = [
+    "Lot",
+    "LotMove",
+    "Origin",
+    "give_back",
+    "net",
+    "restorable",
+    "take",
+    "take_all",
+    "take_back",
+]
 
 
 class Origin(enum.IntEnum):
@@ -67,21 +77,13 @@ def _spending_order(lot: Lot) -> tuple[int, bool, int]:
     return (lot.expires_day or _NO_EXPIRY, lot.origin is Origin.PAID, lot.lot_id)
 
 
-def take(
-    lots: list[Lot], amount_minor: int, *, first: Iterable[int] = (), cashable_only: bool = False
-) -> list[LotMove]:
+def take(lots: list[Lot], amount_minor: int, *, cashable_only: bool = False) -> list[LotMove]:
     """Take an amount out of the lots, in place, and say from where.
 
-    `first` names lots that are emptied before all others (a load that is undone gives back its own
-    lot first). The caller has checked that the amount is there; ValueError otherwise.
+    The caller has checked that the amount is there; ValueError otherwise.
     """
-    if len(lots) > 1:
-        preferred = set(first)
-        order = sorted(lots, key=lambda lot: (lot.lot_id not in preferred, _spending_order(lot)))
-    else:
-        order = lots[:]
     moves = []
-    for lot in order:
+    for lot in sorted(lots, key=_spending_order) if len(lots) > 1 else lots:
         if amount_minor == 0:
             break
         if cashable_only and not lot.cashable:
@@ -101,6 +103,23 @@ def take_all(lots: list[Lot], *, cashable_only: bool = False) -> list[LotMove]:
     """Empty all lots, or all that may be paid out."""
     amount = sum(lot.available_minor for lot in lots if lot.cashable or not cashable_only)
     return take(lots, amount, cashable_only=cashable_only)
+
+
+def take_back(lots: list[Lot], given: Iterable[LotMove], amount_minor: int) -> list[LotMove]:
+    """Take an amount out of the very lots it was given to, in place, the last of them first.
+
+    What they no longer hold of it is taken out of the others, in the order of spending. The caller
+    has checked that the lots hold the amount; ValueError otherwise.
+    """
+    moves = []
+    for move in reversed(list(given)):
+        lot = next((lot for lot in lots if lot.lot_id == move.lot_id), None)
+        part = min(move.amount_minor, lot.available_minor, amount_minor) if lot else 0
+        if lot and part > 0:
+            lot.available_minor -= part
+            amount_minor -= part
+            moves.append(_move(lot, -part))
+    return net([*moves, *take(lots, amount_minor)])
 
 
 def restorable(taken: Iterable[LotMove], restored: Iterable[LotMove]) -> list[LotMove]:

@@ -11,7 +11,7 @@ from rules.cards import CardStatus, WorkingCard
 from rules.holds import reverse_hold
 from rules.identity import derived_transaction_id, key_instant
 from rules.ledger import AccountKind, Answer, Link, Posting
-from rules.lots import give_back, restorable, take
+from rules.lots import give_back, net, restorable, take_back
 from rules.requests import CardRequest, Operation, ReversalReason
 from rules.responses import Response, ReversalState, Rule
 from rules.restoring import restorable_minor, restoring_moves
@@ -99,7 +99,8 @@ def _take_back(
     missing_minor = undone_minor - found_minor
     if missing_minor and request.reason is not ReversalReason.TIME_OUT:
         return refuse(request, card, moment, Response.REFUSED, Rule.SPENT)
-    moves = take(purse.lots, found_minor, first=[move.lot_id for move in original.moves])
+    given = net([*original.moves, *restoring_moves(card, original)])
+    moves = take_back(purse.lots, given, found_minor)
     postings = card_to_merchant(card, request, found_minor)
     status_before = card.state.status
     if missing_minor:

@@ -21,6 +21,7 @@ __all__ = [
     "LogLevel",
     "Settings",
     "SettingsError",
+    "Tls",
     "add_arguments",
     "from_arguments",
     "load_settings",
@@ -79,6 +80,14 @@ _URL_SCHEMES = {
 _URL_SECRETS = re.compile(r"(?<=://).*(?=@)|(?<=password=)[^&]*")
 
 
+class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """TLS of one port: PEM files. With `peers` a peer must show a certificate of that authority."""
+
+    certificate: Path
+    key: Path
+    peers: Path | None = None
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """All settings of one `cardswitch` installation. Raises `SettingsError` for impossible ones."""
 
@@ -88,6 +97,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     network_port: int = 8584  # networks and programme hosts
     web_port: int = 8080  # back office
     metrics_port: int = 9100  # /metrics, /healthz, /readyz
+
+    # TLS 1.2 or newer of the two ports; not set: plain TCP. In TOML a table: [network_tls]
+    switch_tls: Tls | None = None
+    network_tls: Tls | None = None
 
     # Worker processes. Not set: one up to two cores (the stores need the other), else half of them.
     workers: int | None = None

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import trio
 
+from switch.tls import TlsEnd, TlsFailed
 from switch.wire.link import CloseReason, Frame, Link, LinkState
 
 __all__ = ["RECEIVE_BYTES", "Connection"]
@@ -23,9 +24,16 @@ RECEIVE_BYTES = 65_536
 class Connection:
     """The server's end of a connection."""
 
-    def __init__(self, sock: socket.socket, link: Link, start: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        link: Link,
+        start: Callable[..., None],
+        tls: TlsEnd | None = None,
+    ) -> None:
         """`start` starts a task beside the connection's own (a nursery's `start_soon`)."""
         self.link = link
+        self._tls = tls
         self._socket = sock
         self._start = start
         self._unsent = bytearray()
@@ -41,16 +49,33 @@ class Connection:
         while True:
             try:
                 await trio.lowlevel.wait_readable(self._socket)
-                return self._socket.recv(RECEIVE_BYTES)
+                data = self._socket.recv(RECEIVE_BYTES)
+                if self._tls is None or not data:
+                    return data
+                data = self._tls.receive(data)
+                self._write(self._tls.outgoing())
+                if data:
+                    return data
             except BlockingIOError:
                 continue
+            except TlsFailed:
+                self._write(self._tls.outgoing() if self._tls else b"")  # the alert that says why
+                self.link.lost()
+                return b""
             except (OSError, trio.ClosedResourceError):
                 self.link.lost()
                 return b""
 
     def send(self, replies: list[Frame]) -> None:
         """Send replies now, as far as the peer takes them; the rest follows when it reads."""
-        self._write(self.link.pack(replies))
+        data = self.link.pack(replies)
+        if self._tls is not None and data:
+            try:
+                data = self._tls.send(data)
+            except TlsFailed:
+                self.link.lost()
+                data = b""
+        self._write(data)
         self._after_change()
 
     def settle(self, count: int) -> None:

@@ -46,6 +46,8 @@ TRIES_TOGETHER = 2
 """Tries of a whole batch; from then on each of its cards is tried alone."""
 FOREIGN_PAUSE_S = (0.001, 0.004)
 """How long a card that another worker has is left alone before it is asked for again."""
+WATCH_PERIOD_S = 0.02
+"""How often it is looked for what waits too long, while no card is another worker's."""
 
 
 class Ticket:
@@ -105,6 +107,8 @@ class Pipeline:
         self._ready: deque[Ticket] = deque()
         self._held: dict[int, deque[Ticket]] = {}
         self._foreign: dict[int, float] = {}
+        self._foreign_lately_until = 0.0
+        self._foreign_met = trio.Event()
         self._waiting = 0
         self._parked: deque[trio.Event] = deque()
 
@@ -192,7 +196,10 @@ class Pipeline:
         """Another worker has this card: its requests wait here, in front of later ones."""
         self._held[card_id].extendleft(reversed(tickets))
         self._waiting += len(tickets)
-        self._foreign[card_id] = trio.current_time() + random.uniform(*FOREIGN_PAUSE_S)  # noqa: S311
+        now = trio.current_time()
+        self._foreign[card_id] = now + random.uniform(*FOREIGN_PAUSE_S)  # noqa: S311
+        self._foreign_lately_until = now + WATCH_PERIOD_S
+        self._foreign_met.set()
 
     def freed_elsewhere(self, card_ids: Iterable[int]) -> None:
         """Another worker gave these cards back."""
@@ -201,7 +208,13 @@ class Pipeline:
     async def watch(self) -> None:
         """Ask again for cards of other workers, and answer 91 where a deadline has passed."""
         for turn in itertools.count():
-            await trio.sleep(FOREIGN_PAUSE_S[0] if self._foreign else 0.02)
+            # A card that was just asked for again is nobody's until its reply is here.
+            if self._foreign or trio.current_time() < self._foreign_lately_until:
+                await trio.sleep(FOREIGN_PAUSE_S[0])
+            else:
+                self._foreign_met = trio.Event()
+                with trio.move_on_after(WATCH_PERIOD_S):
+                    await self._foreign_met.wait()
             now = trio.current_time()
             if self._foreign:
                 self.give_back([card for card, due in self._foreign.items() if due <= now])
@@ -295,7 +308,8 @@ class Lane:
         except JournalDown:
             self._refuse_all(batch, Response.CANNOT_DECIDE, Rule.STORE)
         except Exception as error:
-            if len(batch) > 1:
+            # Alone, and from the row: a state in the cache may name what the journal has lost.
+            if len(batch) > 1 or cached:
                 return await self._carry_by_card(batch)
             self._observer.fault("row" if isinstance(error, BatchRejected) else "batch", error)
             self._refuse_all(batch, Response.FAULT, Rule.FAULT)

@@ -8,7 +8,8 @@ from typing import Any
 
 from fastpath.mac import MacAlgorithm
 from rules.requests import Terminal
-from switch.keys import CardSecrets, KeyUsage, MasterKey, PinFormat, TerminalKeys
+from switch.keys import CardSecrets, KeyUsage, MasterKey
+from switch.terminal_keys import PinFormat, TerminalKeys
 
 __all__ = ["AcquirerLink", "Programme", "TerminalEntry", "load_programme"]
 

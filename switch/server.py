@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import ssl
 from collections.abc import Callable
 
 import trio
@@ -12,6 +13,7 @@ import trio
 from switch.connection import Connection
 from switch.logs import RateLimited
 from switch.metrics import FrameRefusal, Metrics
+from switch.tls import TlsEnd
 from switch.wire.link import CloseReason, Frame, Link, LinkConfig, LinkState, Role
 
 __all__ = ["Server", "listening_socket"]
@@ -71,8 +73,19 @@ class Server:
         """How many are open."""
         return len(self._connections)
 
-    async def serve(self, listener: socket.socket, config: LinkConfig) -> None:
+    async def serve(
+        self,
+        listener: socket.socket,
+        config: LinkConfig,
+        tls_context: ssl.SSLContext | None = None,
+    ) -> None:
         """Accept on a listening socket until cancelled. No fault of one connection ends it."""
+        with listener:
+            await self._accept(listener, config, tls_context)
+
+    async def _accept(
+        self, listener: socket.socket, config: LinkConfig, tls_context: ssl.SSLContext | None
+    ) -> None:
         async with trio.open_nursery() as nursery:
             while not self._draining:
                 await trio.lowlevel.wait_readable(listener)
@@ -86,9 +99,18 @@ class Server:
                             self._limited.event(logging.ERROR, "accept-failed", error=error.errno)
                             await trio.sleep(0.1)
                         break
-                    self._admit(sock, config, nursery)
+                    self._admit(sock, config, tls_context, nursery)
 
-    def _admit(self, sock: socket.socket, config: LinkConfig, nursery: trio.Nursery) -> None:
+    def _admit(
+        self,
+        sock: socket.socket,
+        config: LinkConfig,
+        tls_context: ssl.SSLContext | None,
+        nursery: trio.Nursery,
+    ) -> None:
+        if self._draining:
+            sock.close()
+            return
         if len(self._connections) >= self._connections_max:
             self._metrics.frame_refused(FrameRefusal.CONNECTIONS)
             self._limited.event(logging.WARNING, "too-many-connections", link=config.name)
@@ -99,7 +121,8 @@ class Server:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         link = Link(config, Role.SERVER, trio.current_time())
-        connection = Connection(sock, link, nursery.start_soon)
+        tls = None if tls_context is None else TlsEnd(tls_context)
+        connection = Connection(sock, link, nursery.start_soon, tls)
         self._connections.add(connection)
         self._metrics.link_up(config.name)
         nursery.start_soon(self._read, connection)

@@ -38,6 +38,7 @@ from switch.programme import AcquirerLink, load_programme
 from switch.reservation.store import ReservationStore, Sealer
 from switch.server import Server, listening_socket
 from switch.supervised_workers import PARENT_FD_VARIABLE, READY_FD_VARIABLE
+from switch.tls import server_context
 from switch.wire.link import LinkConfig
 from switch.wire.translate import Translator
 
@@ -214,10 +215,13 @@ class Worker:
         for task in background:
             nursery.start_soon(task)
         await nursery.start(self._serve_metrics)
+        tls_of = {_POS: settings.switch_tls, _NETWORK: settings.network_tls}
         for port, name in ((file.switch_port, _POS), (file.network_port, _NETWORK)):
             listener = listening_socket(file.host, port)
             config = link_config(self._programme.links[name], settings)
-            nursery.start_soon(self._server.serve, listener, config)
+            tls = tls_of[name]
+            context = server_context(tls.certificate, tls.key, tls.peers) if tls else None
+            nursery.start_soon(self._server.serve, listener, config, context)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             _say_ready()
             event(log, logging.INFO, "ready", run=self._run)

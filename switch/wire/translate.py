@@ -16,8 +16,8 @@ from rules.identity import content_fingerprint, request_key, suspense_card_id
 from rules.money import Purse
 from rules.requests import AMOUNT_OPTIONAL, CardRequest, Entry, Operation, ReversalReason
 from rules.responses import Response, Rule
-from switch.keys import PinFormat
 from switch.programme import AcquirerLink, Programme, TerminalEntry
+from switch.terminal_keys import PinFormat
 from switch.wire.clock import LocalClock
 from switch.wire.private import parse_private
 

@@ -328,7 +328,9 @@ def check_balances(tables: Tables, record: Iterable[Asked], cards: dict[str, int
             expected[asked.card.pan] += effect_minor(asked)
     for number, amount in expected.items():
         row = tables.rows[cards[number]]
-        demand(row["ecash_available"] == amount, "a card's amount", row["card_id"], amount, dict(row))
+        demand(
+            row["ecash_available"] == amount, "a card's amount", row["card_id"], amount, dict(row)
+        )
 
 
 def check_real_time(record: Iterable[Asked], by_transaction: dict[str, Any]) -> None:

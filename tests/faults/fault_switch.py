@@ -158,10 +158,9 @@ class BrokenSwitch(Demo):
 
         def whole() -> bool:
             self.refresh()
-            with contextlib.suppress(OSError, DemoError):
-                with self.pos() as terminal:
-                    terminal.timeout_s = 2
-                    return len(self.worker_pids) == WORKERS and terminal.echo().code == "00"
+            with contextlib.suppress(OSError, DemoError), self.pos() as terminal:
+                terminal.timeout_s = 2
+                return len(self.worker_pids) == WORKERS and terminal.echo().code == "00"
             return False
 
         eventually(whole, 30)

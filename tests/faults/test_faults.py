@@ -15,7 +15,7 @@ import time
 import pytest
 from fault_invariants import Seen, check
 from fault_load import Cast, Load, running
-from fault_switch import BrokenSwitch, eventually
+from fault_switch import BrokenSwitch
 
 TILLS = 12
 SEED = "faults"

@@ -266,7 +266,7 @@ class CardModel:
             }
             entry["claims"] = dict(moves)
         elif undone is None:
-            wanted = self._spend(lots, -effect_minor, [], cash=bool(expected.get("cash")))
+            wanted = self._spend(lots, -effect_minor, cash=bool(expected.get("cash")))
             assert moves == wanted
             entry["claims"] = {lot: -amount for lot, amount in moves}
         elif message["op"] == "return":
@@ -282,11 +282,11 @@ class CardModel:
                 self._take_back(lots, undone, expected, moves)
 
     def _spend(
-        self, lots: dict[int, Any], amount_minor: int, first: list[int], *, cash: bool = False
+        self, lots: dict[int, Any], amount_minor: int, *, cash: bool = False
     ) -> list[tuple[int, int]]:
-        """Out of its own lots first, then promotional before paid value, then the oldest."""
+        """Promotional before paid value, then the oldest."""
         moves = []
-        for lot_id in sorted(lots, key=lambda i: (i not in first, not lots[i]["refund"], i)):
+        for lot_id in sorted(lots, key=lambda i: (not lots[i]["refund"], i)):
             part = min(lots[lot_id]["left"], amount_minor)
             if part and (lots[lot_id]["cashable"] or not cash):
                 lots[lot_id]["left"] -= part
@@ -309,9 +309,25 @@ class CardModel:
     def _take_back(
         self, lots: dict[int, Any], credit: dict[str, Any], expected: Expected, moves: list[Any]
     ) -> None:
-        """A credit undone: its own lots first; what its sale lost, its sale may claim again."""
-        wanted = self._spend(lots, -expected["effect"], list(credit["claims"]))
-        assert moves == wanted
+        """What it gave, out of the lots it gave it to; what they lack, as if it were spent.
+
+        What its sale lost by it, its sale may claim again.
+        """
+        own = {i: min(minor, lots[i]["left"]) for i, minor in credit["claims"].items()}
+        taken = {lot_id: -amount for lot_id, amount in moves}
+        assert len(taken) == len(moves)
+        if -expected["effect"] <= sum(own.values()):
+            assert all(0 < amount <= own.get(lot_id, 0) for lot_id, amount in taken.items())
+            for lot_id, amount_minor in taken.items():
+                lots[lot_id]["left"] -= amount_minor
+                credit["claims"][lot_id] -= amount_minor
+        else:
+            for lot_id, amount_minor in own.items():
+                lots[lot_id]["left"] -= amount_minor
+                credit["claims"][lot_id] -= amount_minor
+            for lot_id, amount in self._spend(lots, -expected["effect"] - sum(own.values())):
+                own[lot_id] = own.get(lot_id, 0) - amount
+            assert taken == {lot_id: amount for lot_id, amount in own.items() if amount}
         sale = credit["undoes"]
         if sale is None:
             return

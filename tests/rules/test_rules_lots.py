@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rules.lots import Lot, LotMove, Origin, give_back, net, restorable, take, take_all
+from rules.lots import Lot, LotMove, Origin, give_back, net, restorable, take, take_all, take_back
 from rules.money import AMOUNT_MINOR_MAX, Purse, additional_amount
 
 
@@ -50,9 +50,32 @@ def test_of_equal_lots_the_oldest_is_spent_first() -> None:
     assert moved(take(lots, 201)) == [(3, -100), (5, -100), (7, -1)]
 
 
-def test_lots_that_are_named_are_emptied_before_all_others() -> None:
+def into(*amounts_by_lot: tuple[int, int]) -> list[LotMove]:
+    return [LotMove(lot, minor, Origin.PAID, True, 0, 0) for lot, minor in amounts_by_lot]
+
+
+def test_what_was_given_is_taken_back_out_of_the_lots_it_went_to() -> None:
     lots = [Lot(1, 100, expires_day=10), Lot(2, 100), Lot(3, 100)]
-    assert moved(take(lots, 150, first=[3])) == [(3, -100), (1, -50)]
+    assert moved(take_back(lots, into((3, 60), (2, 50)), 110)) == [(2, -50), (3, -60)]
+    assert amounts(lots) == {1: 100, 2: 50, 3: 40}
+
+
+def test_a_part_is_taken_back_out_of_the_lot_that_was_filled_last() -> None:
+    lots = [Lot(1, 100), Lot(2, 100)]
+    assert moved(take_back(lots, into((2, 60), (1, 50)), 70)) == [(1, -50), (2, -20)]
+
+
+def test_what_a_lot_no_longer_holds_is_taken_out_of_the_others() -> None:
+    lots = [Lot(1, 100), Lot(2, 10), Lot(4, 100, expires_day=10)]
+    assert moved(take_back(lots, into((2, 60), (3, 50)), 130)) == [(2, -10), (4, -100), (1, -20)]
+    assert amounts(lots) == {1: 80}
+    with pytest.raises(ValueError):
+        take_back(lots, into((1, 200)), 81)
+
+
+def test_a_lot_that_gives_twice_is_one_move() -> None:
+    lots = [Lot(1, 100)]
+    assert moved(take_back(lots, into((1, 60)), 80)) == [(1, -80)]
 
 
 def test_only_cashable_lots_are_paid_out() -> None:
@@ -179,6 +202,22 @@ def test_given_back_in_any_parts_every_lot_is_as_it_was(
         amount_minor -= part
     assert sorted(lots, key=lambda lot: lot.lot_id) == before
     assert restorable(taken, back) == []
+
+
+@given(LOTS, st.data())
+def test_taken_back_after_it_was_given_every_lot_is_as_it_was(
+    lots: list[Lot], data: st.DataObject
+) -> None:
+    total_minor = sum(lot.available_minor for lot in lots)
+    amount_minor = data.draw(st.integers(0, total_minor))
+    taken = take(lots, amount_minor)
+    before = sorted(copy(lots), key=lambda lot: lot.lot_id)
+    part_minor = data.draw(st.integers(0, amount_minor))
+    back = give_back(lots, restorable(taken, []), part_minor)
+    first_minor = data.draw(st.integers(0, part_minor))
+    undone = take_back(lots, back, first_minor)
+    take_back(lots, net([*back, *undone]), part_minor - first_minor)
+    assert sorted(lots, key=lambda lot: lot.lot_id) == before
 
 
 def test_an_amount_of_de_54() -> None:

@@ -389,6 +389,8 @@ def test_held_value_is_in_the_ledger_amount_only() -> None:
     chain.state = msgspec.msgpack.encode(state)
     answer = chain.send(make_request(Operation.BALANCE))
     assert answer.balances == "6001978C000000001250" + "6002978C000000001000"
+    chain.send(make_request(Operation.REDEEM, 100))
+    assert (chain.last.available_after_minor, chain.last.held_after_minor) == (900, 250)
 
 
 def test_all_purses_at_once() -> None:

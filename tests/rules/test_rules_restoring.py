@@ -87,6 +87,22 @@ def test_a_return_that_was_reversed_was_never_given() -> None:
     assert state_of(chain) == before
 
 
+@pytest.mark.parametrize("in_two_steps", [True, False])
+def test_an_undone_return_takes_from_each_lot_what_it_put_there(in_two_steps: bool) -> None:
+    """Promotional value of its own in one of the lots does not pay for the other."""
+    chain, sale = sale_of_500()
+    other = make_request(Operation.REDEEM, 100)
+    chain.batch(other, sale)
+    returned(chain, other, 100)
+    before = state_of(chain)
+    assert [lot.available_minor for lot in before[2]] == [100, 400]
+    back = returned(chain, sale, 500)
+    if in_two_steps:
+        assert said(chain.send(make_reversal(back, final_minor=350))) == ("00", "PARTIAL")
+    assert said(chain.send(make_reversal(back))) == ("00", "REVERSED")
+    assert state_of(chain) == before
+
+
 @pytest.mark.parametrize("by_return", [True, False])
 def test_a_reversed_return_that_was_taken_out_of_another_lot_is_owed_to_it(
     by_return: bool,

@@ -7,9 +7,10 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -20,6 +21,7 @@ if _ROOT not in sys.path:
 
 from switch.embedded.stores import EmbeddedStores  # noqa: E402
 from switch.journal.bridge import Connection, bridge  # noqa: E402
+from switch.journal.journal import JournalSession  # noqa: E402
 from switch.journal.migrate import migrate  # noqa: E402
 
 _MEMORY = Path("/dev/shm")
@@ -94,3 +96,25 @@ async def owner(stores: Stores, loop: None) -> AsyncIterator[Connection]:
     connection = await Connection.open(stores.owner_url, timeout_s=10)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def session(stores: Stores, loop: None) -> AsyncIterator[Callable[..., JournalSession]]:
+    """Makes sessions as lanes have them, under the switch's own role."""
+    opened: list[JournalSession] = []
+
+    def make(run: int = 5, **options: Any) -> JournalSession:
+        opened.append(JournalSession(stores.app_url, run, **options))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        await one.close()
+
+
+@pytest.fixture
+async def other(stores: Stores, loop: None) -> AsyncIterator[Connection]:
+    """A second session of the owner: the one that holds locks."""
+    connection = await Connection.open(stores.owner_url, timeout_s=10)
+    yield connection
+    connection.discard()

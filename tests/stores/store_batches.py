@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +16,7 @@ from rules.booking import Moment, Policy
 from rules.cards import CardFacts, CardState, CardStatus, WorkingCard
 from rules.identity import content_fingerprint, format_transaction_id, request_key
 from rules.requests import CardRequest, Operation, Terminal
+from switch.journal import migrate as migrations
 from switch.journal.bridge import Connection
 from switch.journal.rows import CardRow, Refusal, batch_arguments
 
@@ -38,16 +41,20 @@ FACTS = msgspec.msgpack.encode(CardFacts(1, "978", "9912"))
 
 _numbers = itertools.count(1)
 
-COLUMNS = tuple(
-    "month batch_id posted_at "
-    "c_card c_version_from c_batch_from c_version c_status c_ecash_available c_ecash_held "
-    "c_voucher_available c_voucher_held c_points_available c_points_held c_state c_window "
-    "l_card l_version l_prev_batch l_key l_operation l_response l_tx l_purse l_amount l_after "
-    "l_undoes l_terminal l_merchant l_body "
-    "p_n p_leg p_card p_debit_kind p_debit_id p_credit_kind p_credit_id p_amount p_purse "
-    "p_currency r_link r_mti r_response r_rule r_terminal r_stan r_digest".split()
-)
-"""The parameters of `append_batch` in their order, written down a second time."""
+_MIGRATIONS = Path(migrations.__file__).with_name("migrations")
+
+
+def _parameters() -> tuple[str, ...]:
+    """The parameters of `append_batch` in their order, from its newest definition."""
+    for path in sorted(_MIGRATIONS.glob("*.sql"), reverse=True):
+        found = re.search(r"function append_batch\((.*?)\) returns", path.read_text(), re.DOTALL)
+        if found:
+            text = re.sub("--.*", "", found[1])
+            return tuple(part.split()[0] for part in text.split(","))
+    raise AssertionError("no migration defines append_batch")
+
+
+COLUMNS = _parameters()
 
 
 def new_batch_id() -> int:
@@ -99,7 +106,7 @@ async def new_cards(owner: Connection, count: int) -> dict[int, CardRow]:
         ids,
         row.state,
     )
-    return {card_id: row for card_id in ids}
+    return dict.fromkeys(ids, row)
 
 
 def batch(
@@ -142,6 +149,6 @@ async def counts(owner: Connection, arguments: tuple[Any, ...]) -> tuple[int, in
         "select (select count(*) from link where batch_id = $1),"
         " (select count(*) from posting where batch_id = $1),"
         " (select count(*) from refusal where batch_id = $1)",
-        column(arguments, "batch_id"),
+        column(arguments, "p_batch_id"),
     )
     return tuple(found[0])  # type: ignore[return-value]

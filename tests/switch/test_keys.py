@@ -26,14 +26,13 @@ from switch.keys import (
     KeyUsage,
     MasterKey,
     MasterKeyError,
-    PinFormat,
-    TerminalKeys,
     WrongUsage,
     check_value,
     derive,
     unwrap_key,
     wrap_key,
 )
+from switch.terminal_keys import PinFormat, TerminalKeys
 
 KEY = bytes(range(32))
 TDES_KEY = bytes.fromhex("0123456789ABCDEFFEDCBA9876543210")
@@ -137,6 +136,25 @@ def test_create_writes_a_private_file_once(tmp_path: Path) -> None:
     assert MasterKey.create(tmp_path / "second").check_value != created.check_value
 
 
+def test_create_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "master.key"
+    synced: list[tuple[bool, bool, int]] = []  # directory? named? length
+
+    def fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        synced.append((stat.S_ISDIR(status.st_mode), path.exists(), status.st_size))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    before = len(os.listdir("/proc/self/fd"))
+    MasterKey.create(path)
+    MasterKey.load(path, {})
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert synced[0] == (False, False, 65)
+    assert [entry[:2] for entry in synced[1:]] == [(True, True)]
+
+
 def test_the_master_key_is_not_shown_or_copied() -> None:
     key = MasterKey(KEY)
     assert repr(key) == "MasterKey(***)"
@@ -232,6 +250,9 @@ def test_a_key_change_travels_under_the_terminals_kek() -> None:
     block = wrap_key(kek, TDES_KEY, KeyUsage.MAC, KeyAlgorithm.TDES, key_version=2)
     assert unwrap_key(kek, block, KeyUsage.MAC) == TDES_KEY
     assert kek.unwrap(block).key_version == "02"
+    unnumbered = wrap_key(kek, TDES_KEY, KeyUsage.MAC, KeyAlgorithm.TDES)
+    assert kek.unwrap(unnumbered).key_version == "00"
+    assert _sample(KeyUsage.MAC, KeyAlgorithm.TDES)[9:11] == "00"
     assert len(block) <= 999  # what a tag of DE 48 can carry
     with pytest.raises(WrongUsage):
         unwrap_key(kek, block, KeyUsage.PIN)
@@ -337,6 +358,24 @@ def test_pin_keys() -> None:
     )
     assert older.pin_key() == b"p" * 32
     assert _keys(VERSIONS, 1).pin_key() is None
+
+
+@pytest.mark.parametrize(("pin_format", "lengths"), [(0, {16, 24}), (4, {16, 24, 32})])
+def test_pin_keys_have_the_length_of_their_format(pin_format: int, lengths: set[int]) -> None:
+    taken = set()
+    for length in range(40):
+        try:
+            TerminalKeys(
+                MacAlgorithm.AES_CMAC,
+                {1: b"m" * 16},
+                1,
+                {1: b"p" * length},
+                PinFormat(pin_format),
+            )
+        except ValueError:
+            continue
+        taken.add(length)
+    assert taken == lengths
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,13 @@ def test_exceptions(lines: Lines) -> None:
     assert "test_logs.py" in line["trace"]
     assert "no card 950000…0128" in line["trace"]
     assert line["tx"] == "1"
+    # of a long trace the end is kept, for there the reason is
+    try:
+        raise LookupError("x" * 10_000 + "the end")
+    except LookupError as error:
+        line = lines.one(exception=error)
+    assert line["trace"].endswith("the end")
+    assert len(line["trace"]) == 2_001
     # what is no exception is a field like any other
     assert lines.one(exception="text")["exception"] == "text"
 
@@ -294,5 +301,10 @@ def test_names_made_of_messages_do_not_fill_the_memory(lines: Lines) -> None:
     limited = RateLimited(lines.logger, 1, clock=lambda: 5.0)
     logged = sum(limited.event(logging.INFO, f"name{number}") for number in range(5_000))
     assert logged == 1_001  # a thousand names and, once, all others
+    lines.read()
+    assert limited.event(logging.INFO, "name7") is False  # known names keep their own count
+    limited.flush()
+    suppressed = {line["event"]: line["suppressed"] for line in lines.read()}
+    assert suppressed == {"name7": 1, "other": 3_999}
     with pytest.raises(ValueError, match="at least one"):
         RateLimited(lines.logger, 0)

@@ -50,6 +50,7 @@ def test_answers_are_counted_by_type_and_response() -> None:
     assert _value(metrics, "messages_total", mti="0200", response="00") == 6
     assert _value(metrics, "messages_total", mti="0200", response="51") == 2
     assert _value(metrics, "messages_total", mti="0400", response="00") == 1
+    assert ("0200", "51") in metrics._answered  # found without a label look-up the next time
     # reversals and network messages are no decisions
     assert _value(metrics, "decisions_total", outcome="approved") == 8
     assert _value(metrics, "decisions_total", outcome="declined") == 2
@@ -182,6 +183,11 @@ def test_merging_leaves_out_what_is_no_metric() -> None:
     page = b"# HELP a b\n# TYPE a gauge\na 1.0\nHTTP/1.1 500\n\na{x 3\nb\xff 1\n"
     assert merge({"0": page}) == b'# HELP a b\n# TYPE a gauge\na{worker="0"} 1.0\n'
     assert merge({}) == b""
+    # a worker of another release may describe a family otherwise: the first description stands
+    other = b"# HELP a c\n# TYPE a gauge\na 2.0\n"
+    assert merge({"0": page, "1": other}) == (
+        b'# HELP a b\n# TYPE a gauge\na{worker="0"} 1.0\na{worker="1"} 2.0\n'
+    )
     assert merge({"0": b"a 1.0\n"}) == b""
 
 

@@ -1,0 +1,73 @@
+"""Sessions to watch and to disturb, for the tests of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from switch.journal.bridge import Connection
+from switch.journal.journal import JournalSession, Outcome
+
+__all__ = [
+    "WAIT_S",
+    "Answers",
+    "Sessions",
+    "backend",
+    "hold",
+    "state_of",
+    "until_in_doubt",
+    "until_waiting",
+]
+
+Sessions = Callable[..., JournalSession]
+WAIT_S = 10
+
+
+async def backend(journal: JournalSession) -> int:
+    return int((await journal.rows("select pg_backend_pid() as pid"))[0]["pid"])
+
+
+async def until_waiting(owner: Connection, pid: int, event_type: str = "Lock") -> None:
+    """Until this backend stands in a wait of this type."""
+    with trio.fail_after(WAIT_S):
+        while True:
+            found = await owner.rows(
+                "select 1 from pg_stat_activity where pid = $1"
+                " and (wait_event_type = $2 or wait_event = $2)",
+                pid,
+                event_type,
+            )
+            if found:
+                return
+            await trio.sleep(0.005)
+
+
+async def until_in_doubt(journal: JournalSession) -> None:
+    with trio.fail_after(WAIT_S):
+        while not journal.outcomes_unknown:
+            await trio.sleep(0.005)
+
+
+async def hold(other: Connection, card_id: int) -> None:
+    """Lock a card's row from outside."""
+    await other.script("begin")
+    await other.rows("select 1 from card_state where card_id = $1 for update", card_id)
+
+
+async def state_of(owner: Connection, card_id: int) -> tuple[int, int, int]:
+    found = await owner.rows(
+        "select version, batch_id, ecash_available from card_state where card_id = $1", card_id
+    )
+    return tuple(found[0])  # type: ignore[return-value]
+
+
+class Answers:
+    """What appends in the background returned."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    async def append(self, journal: JournalSession, arguments: tuple[Any, ...]) -> None:
+        self.outcomes.append(await journal.append(arguments))
