@@ -66,7 +66,7 @@ def _post(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
     postings = card_to_merchant(card, request, found_minor)
     missing_minor = request.amount_minor - found_minor
     if missing_minor:
-        card.state.status = CardStatus.FROZEN
+        card.state.freeze()
         postings += _owed(request, AccountKind.SHORTFALL, missing_minor)
     return approve(
         request,
@@ -107,7 +107,7 @@ def _complete(request: CardRequest, card: WorkingCard, moment: Moment, hold: Hol
     excess_minor = amount_minor - from_hold_minor - above_minor
     rule = Rule.NONE
     if missing_minor:
-        card.state.status = CardStatus.FROZEN
+        card.state.freeze()
         postings += _owed(request, AccountKind.SHORTFALL, missing_minor)
         rule = Rule.SHORTFALL
     if excess_minor:

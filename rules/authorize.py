@@ -92,8 +92,10 @@ def _repeated(request: CardRequest, card: WorkingCard, prior: Link) -> Answer:
             response=Response.REFUSED,
             rule=Rule.REVERSED,
             approval_code="",
+            amount_minor=None,
             balances="",
             reversal_state=ReversalState.REVERSED,
+            requested_minor=None,
         )
     return prior.answer
 

@@ -94,6 +94,13 @@ class CardState(msgspec.Struct, array_like=True, gc=False):
         """The state before a card's first link."""
         return CardState(0, 0, CardStatus.ISSUED, PurseState(), PurseState(), PurseState())
 
+    def freeze(self) -> None:
+        """Bar an active card until people have looked at it; what bars it more stays."""
+        if self.status is CardStatus.BLOCKED:
+            self.status_before_block = CardStatus.FROZEN
+        elif self.status is CardStatus.ACTIVE:
+            self.status = CardStatus.FROZEN
+
     def purse(self, purse: Purse) -> PurseState:
         """The purse that an account type of DE 3 names."""
         if purse is Purse.ECASH:

@@ -128,7 +128,8 @@ class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The hold that the sweeper finds expired."""
     bar_unknown: bool = False
     """`TB`: an outcome query that bars an original it does not find."""
-    reverses_enquiry: bool = False
+    reverses_nothing: bool = False
+    """The original is an enquiry or a reversal: neither is ever undone."""
     reason: ReversalReason = ReversalReason.TIME_OUT
     final_amount_minor: int | None = None
     """DE 95: what the original shall amount to after a partial reversal."""

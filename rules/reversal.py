@@ -21,6 +21,7 @@ __all__ = ["bar", "reverse"]
 _VALUE_TO_MERCHANT = frozenset(
     {Operation.REDEEM, Operation.CASH_OUT, Operation.COMPLETION, Operation.ADVICE}
 )
+_ACTIVATIONS = frozenset({Operation.ACTIVATE, Operation.ACTIVATE_PREVALUED})
 _STATUS_ONLY = frozenset(
     {Operation.UNLOCK, Operation.DEACTIVATE, Operation.BLOCK, Operation.UNBLOCK}
 )
@@ -33,7 +34,7 @@ def reverse(request: CardRequest, card: WorkingCard, moment: Moment, policy: Pol
         return refuse(
             request, card, moment, Response.REFUSED, Rule.LATE, reversal_state=ReversalState.LATE
         )
-    if request.reverses_enquiry:
+    if request.reverses_nothing:
         return _without_effect(request, card, moment, ReversalState.NOTHING)
     original = card.find(request.original_key)
     if original is None:
@@ -105,7 +106,7 @@ def _take_back(
     status_before = card.state.status
     if missing_minor:
         state = ReversalState.PARTIAL
-        card.state.status = CardStatus.FROZEN
+        card.state.freeze()
         postings += (
             Posting(
                 AccountKind.SHORTFALL,
@@ -115,12 +116,11 @@ def _take_back(
                 missing_minor,
             ),
         )
-    elif (
-        original.operation in (Operation.ACTIVATE, Operation.ACTIVATE_PREVALUED)
-        and state is ReversalState.REVERSED
-        and status_before is CardStatus.ACTIVE
-    ):
-        card.state.status = CardStatus(original.status_before)
+    elif state is ReversalState.REVERSED and original.operation in _ACTIVATIONS:
+        if status_before is CardStatus.ACTIVE:
+            card.state.status = CardStatus(original.status_before)
+        elif status_before is CardStatus.BLOCKED:
+            card.state.status_before_block = CardStatus(original.status_before)
     return approve(
         request,
         card,

@@ -185,7 +185,8 @@ class Translator:
             if advice
             else Rule.NONE,
             bar_unknown=private.get("TB") == "1",
-            reverses_enquiry=reversal and code[:2] in _ENQUIRY_TYPES,
+            reverses_nothing=reversal
+            and (code[:2] in _ENQUIRY_TYPES or original_name.startswith("4")),
             reason=_reason(private.get("RE", "")),
             final_amount_minor=int(replacement[:12]) if replacement else None,
         )

@@ -141,7 +141,7 @@ def make_reversal(
         amount_minor=amount_minor,
         amount_given=bool(amount_minor),
         original_key=original.key,
-        reverses_enquiry=not of_reversal and original.operation is Operation.BALANCE,
+        reverses_nothing=not of_reversal and original.operation is Operation.BALANCE,
         reason=reason,
         final_amount_minor=final_minor,
     )
