@@ -21,7 +21,8 @@ __all__ = ["advise"]
 
 def advise(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     """0220: post it, keep it in suspense, or find that it has been posted before."""
-    hold_link = find_hold(request, card)
+    completing = request.foreign_content is Rule.NONE
+    hold_link = find_hold(request, card) if completing else None
     if hold_link is not None:
         hold = next((h for h in card.state.holds if h.version == hold_link.version), None)
         if hold is not None:
@@ -117,7 +118,7 @@ def _complete(request: CardRequest, card: WorkingCard, moment: Moment, hold: Hol
         request,
         card,
         moment,
-        amount_minor=amount_minor,
+        amount_minor=amount_minor - excess_minor,
         effect_minor=hold.amount_minor - posted_minor,
         held_minor=-hold.amount_minor,
         moves=moves,

@@ -19,7 +19,7 @@ from rules.operations import OPERATIONS
 from rules.outcome import tell_outcome
 from rules.requests import CardRequest, Operation
 from rules.responses import Response, ReversalState, Rule
-from rules.restoring import restorable_minor
+from rules.restoring import is_reversed
 from rules.reversal import reverse
 from rules.verification import check_secrets
 
@@ -36,7 +36,7 @@ def decide(request: CardRequest, card: WorkingCard, moment: Moment, policy: Poli
             return _differs(request)
         return reverse(request, card, moment, policy)
     if request.operation is Operation.OUTCOME:
-        return tell_outcome(request, card, moment)
+        return tell_outcome(request, card, moment, policy)
     if request.operation is Operation.ADVICE:
         return advise(request, card, moment, policy)
     if request.operation is Operation.HOLD_EXPIRY:
@@ -83,10 +83,7 @@ def _repeated(request: CardRequest, card: WorkingCard, prior: Link) -> Answer:
         return msgspec.structs.replace(answer, rrn=request.rrn or answer.transaction_id)
     if prior.fingerprint != request.fingerprint:
         return _differs(request)
-    reversed_since = any(
-        link.operation is Operation.REVERSAL for link in card.undoers(prior.version)
-    )
-    if reversed_since and restorable_minor(card, prior) == 0:
+    if is_reversed(card, prior):
         return msgspec.structs.replace(
             prior.answer,
             response=Response.REFUSED,

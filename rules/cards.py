@@ -95,10 +95,13 @@ class CardState(msgspec.Struct, array_like=True, gc=False):
         return CardState(0, 0, CardStatus.ISSUED, PurseState(), PurseState(), PurseState())
 
     def freeze(self) -> None:
-        """Bar an active card until people have looked at it; what bars it more stays."""
+        """Bar a card that is active, or could become it, until people have looked at it.
+
+        What bars it more stays.
+        """
         if self.status is CardStatus.BLOCKED:
             self.status_before_block = CardStatus.FROZEN
-        elif self.status is CardStatus.ACTIVE:
+        elif self.status in (CardStatus.ISSUED, CardStatus.UNLOCKED, CardStatus.ACTIVE):
             self.status = CardStatus.FROZEN
 
     def purse(self, purse: Purse) -> PurseState:

@@ -14,7 +14,15 @@ from rules.requests import CardRequest, Operation
 from rules.responses import Response, ReversalState, Rule
 from rules.status import refusal_by_status
 
-__all__ = ["HOLDS_MAX", "expire_hold", "find_hold", "open_hold", "release", "split_pinned"]
+__all__ = [
+    "HOLDS_MAX",
+    "expire_hold",
+    "find_hold",
+    "open_hold",
+    "release",
+    "reverse_hold",
+    "split_pinned",
+]
 
 HOLDS_MAX = 16
 """Open holds of one card; they travel with its state."""
@@ -53,20 +61,27 @@ def open_hold(request: CardRequest, card: WorkingCard, moment: Moment, policy: P
 
 
 def find_hold(request: CardRequest, card: WorkingCard) -> Link | None:
-    """The approved hold a completion names: by `OR`, else by DE 38 and merchant, else by DE 90."""
-    for link in reversed(card.known.values()):
+    """The approved hold a completion names: by `OR`, else by DE 38 and merchant, else by DE 90.
+
+    It is a hold of the purse that the completion is about: any other would be taken in its stead.
+    """
+    merchant_id = request.terminal.merchant_id
+    by_code = by_key = None
+    for link in card.known.values():
         if link.operation is not Operation.HOLD or not link.approved:
+            continue
+        if link.purse is not request.purse:
             continue
         if request.original_transaction_id:
             if link.answer.transaction_id == request.original_transaction_id:
                 return link
-        elif (
-            request.approval_code
-            and link.answer.approval_code == request.approval_code
-            and link.merchant_id == request.terminal.merchant_id
-        ) or (request.names_original and link.key == request.original_key):
-            return link
-    return None
+            continue
+        answer = link.answer
+        if answer.approval_code == request.approval_code and link.merchant_id == merchant_id:
+            by_code = link
+        if request.names_original and link.key == request.original_key:
+            by_key = link
+    return by_code or by_key
 
 
 def split_pinned(hold: Hold, used_minor: int) -> tuple[list[LotMove], list[LotMove]]:

@@ -69,7 +69,7 @@ class Link(msgspec.Struct, gc=False):
     """One entry of a card's chain: what was decided, what it moved, the state after it.
 
     `effect_minor` is the signed change of the purse's available amount; `amount_minor` the amount
-    that was approved (of a reversal: undone), which a return or reversal can undo.
+    that was approved (of a reversal: undone), without what an advice left in suspense.
     """
 
     card_id: int

@@ -128,9 +128,11 @@ def _return(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
             request, card, moment, Response.NOT_PERMITTED_TO_TERMINAL, Rule.OTHER_MERCHANT
         )
     amount_minor = request.amount_minor
-    if sale.purse is not request.purse or amount_minor > restorable_minor(card, sale):
-        return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.RESTORABLE)
     sources = restorable(sale.taken, restoring_moves(card, sale))
+    # What an offline sale lacked, or a completion exceeded, never was the card's.
+    paid_minor = min(sum(move.amount_minor for move in sources), restorable_minor(card, sale))
+    if sale.purse is not request.purse or amount_minor > paid_minor:
+        return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.RESTORABLE)
     moves = give_back(card.state.purse(request.purse).lots, sources, amount_minor)
     return approve(
         request,

@@ -6,23 +6,23 @@ then the till knows for good that nothing happened and nothing will.
 
 from __future__ import annotations
 
-from rules.booking import Moment
+from rules.booking import Moment, Policy
 from rules.cards import WorkingCard
+from rules.identity import key_instant
 from rules.ledger import Answer, Link
 from rules.requests import CardRequest, Operation
-from rules.responses import OriginalState, Response, Rule
-from rules.restoring import restorable_minor
+from rules.responses import OriginalState, Response, ReversalState, Rule
 from rules.reversal import bar
 
 __all__ = ["tell_outcome"]
 
 
-def tell_outcome(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def tell_outcome(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     """0600: the original's stored code and its state now; 25 where there is none."""
     original = card.find(request.original_key)
     transaction_id = request.transaction_id
     rrn = request.rrn or transaction_id
-    if original is None and request.bar_unknown:
+    if original is None and request.bar_unknown and _may_bar(request, card, moment, policy):
         bar(request, card, moment)
         original = card.find(request.original_key)
     if original is None or original.operation is Operation.TOMBSTONE:
@@ -47,10 +47,19 @@ def tell_outcome(request: CardRequest, card: WorkingCard, moment: Moment) -> Ans
 def _state(card: WorkingCard, original: Link) -> OriginalState:
     if not original.approved:
         return OriginalState.DECLINED
-    reversed_since = any(
-        link.operation is Operation.REVERSAL for link in card.undoers(original.version)
-    )
-    if not reversed_since:
+    reversals = [
+        link for link in card.undoers(original.version) if link.operation is Operation.REVERSAL
+    ]
+    if not reversals:
         return OriginalState.APPROVED
-    left_minor = restorable_minor(card, original)
-    return OriginalState.PARTIAL if left_minor else OriginalState.REVERSED
+    # What a return or a completion took of it is no reversal: their own words count.
+    whole = any(link.answer.reversal_state is ReversalState.REVERSED for link in reversals)
+    return OriginalState.REVERSED if whole else OriginalState.PARTIAL
+
+
+def _may_bar(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> bool:
+    """Not an enquiry or a reversal, nor what may have happened where nothing was looked for."""
+    if request.reverses_nothing or request.original_key in card.keys_elsewhere:
+        return False
+    instant_s = key_instant(request.original_key)
+    return not instant_s or instant_s >= moment.now_s - policy.horizon_s

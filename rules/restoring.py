@@ -11,14 +11,37 @@ import msgspec
 from rules.cards import WorkingCard
 from rules.ledger import Link
 from rules.lots import LotMove, net
+from rules.requests import Operation
+from rules.responses import ReversalState, Rule
 
-__all__ = ["restorable_minor", "restoring_moves"]
+__all__ = ["is_reversed", "restorable_minor", "restoring_moves"]
+
+_ADVICES = frozenset({Operation.ADVICE, Operation.COMPLETION})
 
 
 def restorable_minor(card: WorkingCard, original: Link) -> int:
-    """The amount of an approved original that neither a return nor a reversal has undone."""
+    """The amount of an approved original that neither a return nor a reversal has undone.
+
+    An advice was approved with all that it asked for, also with what it left in suspense.
+    """
+    approved_minor = original.amount_minor
+    if original.operation in _ADVICES and original.answer.rule is not Rule.DONE_BEFORE:
+        approved_minor = original.requested_minor
     undone_minor = sum(restorable_minor(card, link) for link in card.undoers(original.version))
-    return original.amount_minor - undone_minor
+    return approved_minor - undone_minor
+
+
+def is_reversed(card: WorkingCard, original: Link) -> bool:
+    """Whether reversals have left nothing of an approved original.
+
+    What a completion took of a hold, or its expiry gave back, no reversal has undone.
+    """
+    undoers = card.undoers(original.version)
+    reversals = [link for link in undoers if link.operation is Operation.REVERSAL]
+    if any(link.answer.reversal_state is ReversalState.REVERSED for link in reversals):
+        return True
+    of_hold = original.operation is Operation.HOLD
+    return bool(reversals) and not of_hold and restorable_minor(card, original) == 0
 
 
 def restoring_moves(card: WorkingCard, original: Link) -> list[LotMove]:

@@ -58,6 +58,8 @@ def reverse(request: CardRequest, card: WorkingCard, moment: Moment, policy: Pol
 def _reverse_value(
     request: CardRequest, card: WorkingCard, moment: Moment, original: Link
 ) -> Answer:
+    if original.answer.rule is Rule.DONE_BEFORE:
+        return _without_effect(request, card, moment, ReversalState.NOTHING)
     left_minor = restorable_minor(card, original)
     final_minor = request.final_amount_minor or 0
     if left_minor in (0, final_minor):
@@ -66,24 +68,54 @@ def _reverse_value(
         return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.AMOUNT)
     undone_minor = left_minor - final_minor
     state = ReversalState.PARTIAL if final_minor else ReversalState.REVERSED
-    # The moves go to the original's purse: DE 3 is part of its key, so both name the same one.
-    lots = card.state.purse(original.purse).lots
     if original.operation in _VALUE_TO_MERCHANT:
-        sources = restorable(original.taken, restoring_moves(card, original))
-        moves = give_back(lots, sources, undone_minor)
-        return approve(
-            request,
-            card,
-            moment,
-            amount_minor=undone_minor,
-            effect_minor=undone_minor,
-            moves=moves,
-            postings=card_to_merchant(card, request, -undone_minor),
-            status_before=card.state.status,
-            undoes=original.version,
-            reversal_state=state,
-        )
+        return _give_back(request, card, moment, original, left_minor, undone_minor, state)
     return _take_back(request, card, moment, original, undone_minor, state)
+
+
+def _give_back(
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    original: Link,
+    left_minor: int,
+    undone_minor: int,
+    state: ReversalState,
+) -> Answer:
+    """Undo a sale, into the very lots. What the card never paid of an advice goes first.
+
+    That part stands against the merchant's suspense, then shortfall, and is taken from there.
+    """
+    sources = restorable(original.taken, restoring_moves(card, original))
+    unpaid_left_minor = left_minor - sum(source.amount_minor for source in sources)
+    unpaid_minor = min(undone_minor, unpaid_left_minor)
+    lacked_minor = original.amount_minor + sum(move.amount_minor for move in original.taken)
+    suspended_minor = min(unpaid_minor, max(unpaid_left_minor - lacked_minor, 0))
+    restored_minor = undone_minor - unpaid_minor
+    # The moves go to the original's purse: DE 3 is part of its key, so both name the same one.
+    moves = give_back(card.state.purse(original.purse).lots, sources, restored_minor)
+    postings = card_to_merchant(card, request, -restored_minor)
+    postings += _cleared(original, AccountKind.SUSPENSE, suspended_minor)
+    postings += _cleared(original, AccountKind.SHORTFALL, unpaid_minor - suspended_minor)
+    return approve(
+        request,
+        card,
+        moment,
+        amount_minor=undone_minor,
+        effect_minor=restored_minor,
+        moves=moves,
+        postings=postings,
+        status_before=card.state.status,
+        undoes=original.version,
+        reversal_state=state,
+    )
+
+
+def _cleared(original: Link, kind: AccountKind, amount_minor: int) -> tuple[Posting, ...]:
+    merchant_id = original.merchant_id
+    if not amount_minor:
+        return ()
+    return (Posting(AccountKind.MERCHANT, merchant_id, kind, merchant_id, amount_minor),)
 
 
 def _take_back(
@@ -119,7 +151,10 @@ def _take_back(
     elif state is ReversalState.REVERSED and original.operation in _ACTIVATIONS:
         if status_before is CardStatus.ACTIVE:
             card.state.status = CardStatus(original.status_before)
-        elif status_before is CardStatus.BLOCKED:
+        elif (
+            status_before is CardStatus.BLOCKED
+            and card.state.status_before_block is CardStatus.ACTIVE
+        ):
             card.state.status_before_block = CardStatus(original.status_before)
     return approve(
         request,
@@ -145,6 +180,8 @@ def _reverse_status(
     if status_before != original.status_after:
         return _without_effect(request, card, moment, ReversalState.NOTHING)
     card.state.status = CardStatus(original.status_before)
+    if original.operation is Operation.BLOCK:  # what became of it while it was blocked counts
+        card.state.status = card.state.status_before_block
     return approve(
         request,
         card,

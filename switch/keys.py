@@ -148,13 +148,14 @@ def unwrap_key(protection: ProtectionKey, block: str, usage: KeyUsage) -> bytes:
 class MasterKey:
     """The AES-256 key under which all other keys rest, as X9.143 version D blocks."""
 
-    __slots__ = ("_check_value", "_protection")
+    __slots__ = ("_check_value", "_protection", "_root")
 
     def __init__(self, key: bytes) -> None:
         if len(key) != _MASTER_KEY_LENGTH:
             raise MasterKeyError("the master key is not 32 bytes")
         self._protection = ProtectionKey(key)
         self._check_value = check_value(KeyAlgorithm.AES, key)
+        self._root = derive(key, "root of derived keys", _MASTER_KEY_LENGTH)
 
     @classmethod
     def load(cls, path: Path | None, environment: Mapping[str, str] | None = None) -> MasterKey:
@@ -215,6 +216,10 @@ class MasterKey:
     def unwrap(self, block: str, usage: KeyUsage) -> bytes:
         """The key of a block made for `usage`; `WrongUsage`, `KeyBlockError` otherwise."""
         return unwrap_key(self._protection, block, usage)
+
+    def derive(self, label: str, length: int = 32) -> bytes:
+        """A key that only the master key and `label` decide, for uses that need no key block."""
+        return derive(self._root, label, length)
 
 
 def _read_private(path: Path) -> bytes:

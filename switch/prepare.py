@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from fastpath.tokens import TokenTable
-from switch import demo
+from switch import demo, demo_database
 from switch.config import Settings, load_settings
 from switch.journal.bridge import Connection, bridge
 from switch.journal.migrate import migrate
@@ -60,7 +60,7 @@ class Preparation:
             if self._demo_cards is not None:
                 seed = demo.load_seed(data_dir, self._demo_cards)
                 if not await connection.rows("select 1 from programme"):
-                    await demo.create(connection, seed, master_key)
+                    await demo_database.create(connection, seed, master_key)
                 programme = demo.describe(seed)
             elif not await connection.rows("select 1 from programme"):
                 raise NoProgramme(

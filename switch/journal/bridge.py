@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import asyncpg
 import trio_asyncio
@@ -33,6 +33,8 @@ STORE_ERRORS: tuple[type[BaseException], ...] = (
     asyncio.IncompleteReadError,
 )
 """What a broken store can raise here."""
+
+_T = TypeVar("_T")
 
 _SETTINGS = {
     "application_name": "cardswitch",
@@ -120,6 +122,14 @@ class Connection:
         """All rows, each to be read by column name."""
         fetch = trio_asyncio.aio_as_trio(self._raw.fetch)
         return list(await fetch(query, *args, timeout=timeout_s))
+
+    async def unit(self, work: Callable[[Any], Awaitable[_T]]) -> _T:
+        """A whole unit of work as one crossing: `work` gets asyncpg's own connection.
+
+        It runs on the asyncio side. When this is cancelled, `work` is; its transaction rolls back.
+        """
+        crossed: _T = await trio_asyncio.aio_as_trio(work)(self._raw)
+        return crossed
 
     async def script(self, text: str) -> None:
         """Run several statements; one that begins a transaction must end it."""

@@ -14,7 +14,20 @@ from rules.lots import LotMove
 from rules.money import Purse
 from rules.requests import Operation
 
-__all__ = ["CardRow", "Refusal", "batch_arguments", "link_body", "link_from_row"]
+__all__ = [
+    "CARD_COLUMNS",
+    "LINK_COLUMNS",
+    "POSTING_COLUMNS",
+    "CardRow",
+    "LinkBody",
+    "Refusal",
+    "batch_arguments",
+    "link_body",
+    "link_from_row",
+    "link_row",
+    "posting_row",
+    "state_row",
+]
 
 
 class LinkBody(msgspec.Struct, array_like=True, gc=False):
@@ -28,6 +41,7 @@ class LinkBody(msgspec.Struct, array_like=True, gc=False):
     status_after: int
     moves: tuple[LotMove, ...]
     state_after: bytes
+    consumed: tuple[LotMove, ...] = ()
 
 
 class CardRow(msgspec.Struct, gc=False):
@@ -71,10 +85,10 @@ def batch_arguments(
     for card in changed:
         previous = card.base_batch_id
         for link in card.new:
-            links.append(_link_row(link, previous))
+            links.append(link_row(link, previous))
             currency = link.purse.currency(card.facts.currency)
             for leg, posting in enumerate(link.postings):
-                postings.append(_posting_row(len(links), leg, link, posting, currency))
+                postings.append(posting_row(len(links), leg, link, posting, currency))
             previous = batch_id
     refused = [
         (r.link, r.mti, int(r.response), r.rule, r.terminal, r.stan, r.card_digest)
@@ -95,6 +109,22 @@ def _columns(rows: list[tuple[Any, ...]], width: int) -> list[Any]:
     return list(zip(*rows, strict=True)) if rows else [()] * width
 
 
+CARD_COLUMNS = (
+    *("card_id", "version", "batch_id", "status", "ecash_available", "ecash_held"),
+    *("voucher_available", "voucher_held", "points_available", "points_held"),
+    *("state", "request_window"),
+)
+LINK_COLUMNS = (
+    *("card_id", "version", "prev_batch_id", "request_key", "operation", "response", "tx"),
+    *("purse", "amount_minor", "available_after", "held_after", "undoes", "terminal_id"),
+    *("merchant_id", "body"),
+)
+POSTING_COLUMNS = (
+    *("n", "leg", "card_id", "debit_kind", "debit_id", "credit_kind", "credit_id"),
+    *("amount_minor", "purse", "currency"),
+)
+
+
 def _card_row(card: WorkingCard) -> tuple[Any, ...]:
     state = card.state
     return (
@@ -102,6 +132,14 @@ def _card_row(card: WorkingCard) -> tuple[Any, ...]:
         card.base_version,
         card.base_batch_id,
         state.version,
+        *state_row(card),
+    )
+
+
+def state_row(card: WorkingCard) -> tuple[Any, ...]:
+    """The columns of a card's row from `status` on."""
+    state = card.state
+    return (
         state.status,
         state.ecash.available_minor,
         state.ecash.held_minor,
@@ -109,12 +147,13 @@ def _card_row(card: WorkingCard) -> tuple[Any, ...]:
         state.voucher.held_minor,
         state.points.available_minor,
         state.points.held_minor,
-        card.new[-1].state_after,
+        card.new[-1].state_after if card.new else card.encoded_state,
         card.window.encode(),
     )
 
 
-def _link_row(link: Link, previous_batch_id: int) -> tuple[Any, ...]:
+def link_row(link: Link, previous_batch_id: int) -> tuple[Any, ...]:
+    """A link in the order of LINK_COLUMNS."""
     answer = link.answer
     return (
         link.card_id,
@@ -147,11 +186,13 @@ def link_body(link: Link) -> bytes:
             link.status_after,
             link.moves,
             link.state_after,
+            link.consumed,
         )
     )
 
 
-def _posting_row(n: int, leg: int, link: Link, posting: Posting, currency: str) -> tuple[Any, ...]:
+def posting_row(n: int, leg: int, link: Link, posting: Posting, currency: str) -> tuple[Any, ...]:
+    """A posting in the order of POSTING_COLUMNS."""
     return (
         n,
         leg,
@@ -189,4 +230,5 @@ def link_from_row(row: Mapping[str, Any]) -> Link:
         status_after=body.status_after,
         moves=body.moves,
         state_after=body.state_after,
+        consumed=body.consumed,
     )

@@ -42,6 +42,8 @@ _CUSTOMER_REASONS = ("4000", "4352", "4353")
 _MERCHANT_REASON = "4351"
 _NETWORK_ONLY = frozenset({Operation.DEACTIVATE, Operation.BLOCK, Operation.UNBLOCK})
 _ENQUIRY_TYPES = ("30", "31")
+_ADVICE = "22"
+"""Message class and function of an advice."""
 _ALL_PURSES = "310000"
 
 
@@ -115,7 +117,7 @@ class Translator:
         private = parse_private(private_text) if private_text else {}
         stan = _required(message, _STAN)
         pan = _card_number(message)
-        reversal = message_class in "46"
+        reversal = message_class == "4" or mti[1:3] == "60"
         named = _OPERATIONS.get((message_class, code))
         if reversal:
             operation = Operation.REVERSAL if message_class == "4" else Operation.OUTCOME
@@ -123,7 +125,8 @@ class Translator:
             if purse is None and code != _ALL_PURSES:
                 raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
         elif function == "2" and message_class == "2":
-            operation, purse = Operation.ADVICE, _PURSES.get(code[2:4])
+            operation = Operation.ADVICE
+            purse = _PURSES.get(code[2:4]) or _PURSES.get(code[4:])
         elif named is None or function != "0":
             raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
         else:
@@ -145,16 +148,19 @@ class Translator:
         oldest_s, latest_s = now_s - self._horizon_s, now_s + self._clock_ahead_s
         if instant_s and not reversal and not advice and not oldest_s <= instant_s <= latest_s:
             raise Refused(Response.INVALID_TRANSACTION, Rule.CLOCK)
-        party = f"{link.acquirer_id}|{terminal.code}|{terminal.merchant_code}|{code}|{local}"
-        key = request_key(instant_s, f"{party}|{message_class}{function}|{stan}")
         original_name = _original(message, stan) if reversal or advice else ""
         replacement = message.get(_REPLACEMENT) if reversal else None
         proven = reversal or advice  # what has happened needs no PIN and no code
         entry = Entry.READ if proven else _entry(message)
         card_id, digest = self._card(pan, private, entry)
-        card_unknown = advice and card_id < 0
+        party = f"{link.acquirer_id}|{terminal.code}|{terminal.merchant_code}|{code}|{local}"
+        # An advice for an unknown number is kept on its merchant's chain, and looked for there.
+        about_advice = advice or operation is Operation.OUTCOME or original_name[:2] == _ADVICE
+        card_unknown = about_advice and card_id < 0
         if card_unknown:
             card_id = suspense_card_id(terminal.rules.merchant_id)
+            party += f"|{digest.hex()}"  # many numbers share that chain
+        key = request_key(instant_s, f"{party}|{message_class}{function}|{stan}")
         request = CardRequest(
             operation=operation,
             key=key,

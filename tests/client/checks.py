@@ -9,7 +9,15 @@ from .dialect import Amounts
 from .messages import Card, Reply
 from .terminal import Terminal
 
-__all__ = ["assert_refused_alike", "assert_shape", "available", "purse"]
+__all__ = [
+    "assert_outcome",
+    "assert_refused_alike",
+    "assert_shape",
+    "assert_undone",
+    "available",
+    "funds",
+    "purse",
+]
 
 ECHOED = {2, 3, 4, 11, 12, 13, 15, 24, 32, 33, 41, 42, 49, 53, 59, 66, 70, 103}
 REPLY_TAGS = {"TX", "RS", "WY", "RT", "RQ", "OC", "OS", "LR", "LB", "OF", "PR", "KB", "KC"}
@@ -38,11 +46,14 @@ def assert_shape(reply: Reply) -> None:
     if reply.approved:
         if reply.mti in {"0110", "0210"}:
             required.add(54)
-        if reply.mti == "0210":
+        if reply.mti == "0210" or (reply.mti == "0110" and request.fields[3][:2] == "00"):
             required |= {38} | _own_amount(request.fields[3])
         else:
-            # An enquiry or a reversal is granted rather than approved; both readings are met.
+            # An enquiry, an advice or a reversal is granted rather than approved; both readings
+            # are met.
             optional.add(38)
+        if reply.mti == "0610":
+            optional |= {4, 54}  # the original's, as `assert_outcome` says
     present = set(reply.fields)
     assert required <= present, f"missing: DE {sorted(required - present)} in {reply}"
     extra = present - required - optional
@@ -78,6 +89,21 @@ def _assert_forms(reply: Reply) -> None:
         assert reply.state in {"REVERSED", "PARTIAL", "ALREADY", "NOTHING"}
 
 
+def assert_undone(reply: Reply, state: str) -> None:
+    """A reversal that was accepted and ended in `state`."""
+    assert_shape(reply)
+    assert (reply.code, reply.state) == ("00", state), reply
+
+
+def assert_outcome(reply: Reply, original: Reply, state: str) -> None:
+    """An outcome query that found `original`: its stored code and its DE 4, 38 and 54."""
+    assert_shape(reply)
+    assert reply.code == "00", reply
+    assert (reply.original_code, reply.original_state) == (original.code, state), reply
+    for number in (4, 38, 54):
+        assert reply.fields.get(number) == original.fields.get(number), f"DE {number} in {reply}"
+
+
 def purse(reply: Reply, account: str = "60") -> Amounts:
     """What an approval's DE 54 says of one purse. Fails where there is none."""
     assert account in reply.purses, f"no purse {account} in {reply}"
@@ -89,6 +115,16 @@ def available(terminal: Terminal, card: Card, **changes: Any) -> int:
     reply = terminal.balance(card, **changes)
     assert reply.code == "00", reply
     return reply.available_minor
+
+
+def funds(
+    terminal: Terminal, card: Card, account: str = "60", currency: str = CURRENCY
+) -> tuple[int, int]:
+    """Available and held value of a purse, by an enquiry with a read card."""
+    reply = terminal.exchange(terminal.make.balance(card, de3=f"31{account}00", de49=currency))
+    assert reply.code == "00", reply
+    amounts = purse(reply, account)
+    return amounts.available_minor, amounts.ledger_minor - amounts.available_minor
 
 
 def assert_refused_alike(replies: list[Reply], code: str) -> None:

@@ -19,8 +19,11 @@ from .terminal import Connection, Terminal
 
 __all__ = ["Cards", "Demo", "DemoError"]
 
+# The programme of the tree these tests are in, where that is on the path before an installed one.
+_COMMAND = (sys.executable, "-m", "switch")
 _START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 60.0
+_VERIFY_TIMEOUT_S = 120.0
 # What the contract promises before any further terminals and cards with other policies.
 _STANDARD_POS_TERMINALS = 16
 _STANDARD_NETWORK_TERMINALS = 4
@@ -78,6 +81,7 @@ class Demo:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.data = directory / "data"
         self.log = directory / "up.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.json: dict[str, Any] = {}
@@ -87,14 +91,11 @@ class Demo:
 
     def start(self) -> None:
         """Returns once demo.json is there and the `ready` line is printed. DemoError otherwise."""
-        command = Path(sys.executable).parent / "cardswitch"
-        if not command.exists():
-            raise DemoError(f"no {command.name} next to the interpreter: is it installed?")
-        arguments = ["up", "--demo", "--data", str(self.directory / "data")]
+        arguments = ["up", "--demo", "--data", str(self.data)]
         ports = ["--switch-port", "0", "--network-port", "0", "--metrics-port", "0"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [str(command), *arguments, *ports],
+                [*_COMMAND, *arguments, *ports],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -102,7 +103,7 @@ class Demo:
             )
         try:
             self._wait_until_ready()
-            self.adopt(json.loads((self.directory / "data" / "demo.json").read_text()))
+            self.adopt(json.loads((self.data / "demo.json").read_text()))
         except BaseException:
             self.kill()
             raise
@@ -143,6 +144,16 @@ class Demo:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+    def verify(self) -> subprocess.CompletedProcess[str]:
+        """`cardswitch verify` on this programme while it runs."""
+        return subprocess.run(
+            [*_COMMAND, "verify", "--data", str(self.data)],
+            capture_output=True,
+            text=True,
+            timeout=_VERIFY_TIMEOUT_S,
+            check=False,
+        )
 
     # -- what tests ask for -----------------------------------------------------------------
 
@@ -211,7 +222,7 @@ class Demo:
     def _is_ready(self) -> bool:
         lines = self.log.read_text(errors="replace").splitlines()
         printed = any(line.startswith("ready") for line in lines)
-        return printed and (self.directory / "data" / "demo.json").exists()
+        return printed and (self.data / "demo.json").exists()
 
     def _tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])

@@ -10,11 +10,12 @@ from typing import Any
 
 from . import dialect
 from .dialect import Amounts
-from .vocabulary import Card, Entry, Identity, NetworkCode, Processing, Reason, Seal
+from .vocabulary import Card, Entry, HoldName, Identity, NetworkCode, Processing, Reason, Seal
 
 __all__ = [
     "Card",
     "Entry",
+    "HoldName",
     "Identity",
     "NetworkCode",
     "Processing",
@@ -77,6 +78,16 @@ class Reply:
     def why(self) -> str:
         """Tag WY, the rule that spoke."""
         return self.private.get("WY", "")
+
+    @property
+    def original_code(self) -> str:
+        """Tag OC, what an outcome query's original had been answered."""
+        return self.private.get("OC", "")
+
+    @property
+    def original_state(self) -> str:
+        """Tag OS, the state in which an outcome query finds its original."""
+        return self.private.get("OS", "")
 
     @property
     def amount_minor(self) -> int:
@@ -159,6 +170,48 @@ class RequestBuilder:
     ) -> Request:
         return self._card("0100", processing, card, None, changes)
 
+    def hold(self, card: Card, amount_minor: int, **changes: Any) -> Request:
+        return self._card("0100", Processing.REDEEM, card, amount_minor, changes)
+
+    def complete(
+        self,
+        hold: Request | Reply,
+        amount_minor: int,
+        by: HoldName = HoldName.TRANSACTION,
+        **changes: Any,
+    ) -> Request:
+        """The advice that ends a hold. `TRANSACTION` and `APPROVAL_CODE` need the hold's reply."""
+        first = _request_of(hold)
+        assert first.card is not None
+        named: dict[str, Any] = {f"de{number}": first.fields[number] for number in (3, 49)}
+        if by is HoldName.ORIGINAL_DATA:
+            named |= {"de90": _original_data(first)}
+            named |= {f"de{number}": first.fields[number] for number in (12, 13)}
+        else:
+            assert isinstance(hold, Reply)
+            by_code = by is HoldName.APPROVAL_CODE
+            named |= {"de38": hold.fields[38]} if by_code else {"OR": hold.tx}
+        return self.advise(first.card, amount_minor, **{**named, **changes})
+
+    def advise(self, card: Card, amount_minor: int, **changes: Any) -> Request:
+        """A sale that was decided at the terminal."""
+        return self._card("0220", Processing.REDEEM, card, amount_minor, changes)
+
+    def advise_instead(self, original: Request | Reply, **changes: Any) -> Request:
+        """The sale of a 0200, told once more as an advice: the same STAN and local time."""
+        first = _request_of(original)
+        fields = {**first.fields, 7: self._transmission_time()}
+        fields.pop(48, None)
+        return self.build("0220", fields, {}, changes, first.card)
+
+    def outcome(
+        self, original: Request | Reply, *, bar_unknown: bool = False, **changes: Any
+    ) -> Request:
+        """Asks what became of `original`, and bars it (`TB`) where nobody knows it."""
+        first = _request_of(original)
+        fields = self._named_as(first)
+        return self.build("0600", fields, {"TB": "1"} if bar_unknown else {}, changes, first.card)
+
     def deactivate(self, card: Card, **changes: Any) -> Request:
         return self._card("0200", Processing.DEACTIVATE, card, None, changes)
 
@@ -179,11 +232,7 @@ class RequestBuilder:
     ) -> Request:
         """Undoes `original`, wholly or down to `final_minor`. No reason: none sent (time-out)."""
         first = _request_of(original)
-        kept = (2, 3, 4, 12, 13, 22, 35, 41, 42, 49)
-        fields = {number: first.fields[number] for number in kept if number in first.fields}
-        fields[7] = self._transmission_time()
-        fields[11] = self.next_stan()
-        fields[90] = first.mti + first.fields[11] + first.fields[7] + "0" * 22
+        fields = self._named_as(first)
         if final_minor is not None:
             fields[95] = f"{final_minor:012d}{0:012d}" + "C00000000" * 2
         tags = {} if reason is None else {"RE": str(reason)}
@@ -259,6 +308,15 @@ class RequestBuilder:
             fields[4] = f"{amount_minor:012d}"
         return self.build(mti, fields, {}, changes, card)
 
+    def _named_as(self, original: Request) -> dict[int, str]:
+        """The fields of a message that names its original: what both share, and DE 90."""
+        kept = (2, 3, 4, 12, 13, 22, 35, 41, 42, 49)
+        fields = {number: original.fields[number] for number in kept if number in original.fields}
+        fields[7] = self._transmission_time()
+        fields[11] = self.next_stan()
+        fields[90] = _original_data(original)
+        return fields
+
     def _origin(self, changes: Mapping[str, Any]) -> dict[int, str]:
         local: datetime = changes.get("at") or self.local_time()
         return {
@@ -293,6 +351,11 @@ class RequestBuilder:
             wrong = {**fields, 11: f"{(int(fields[11]) + 1) % 1_000_000:06d}"}
             code = self._mac(dialect.unsealed(packager, mti, wrong))
         return dialect.seal(packager, head, code)
+
+
+def _original_data(original: Request) -> str:
+    """DE 90: MTI, STAN and DE 7 of the original, no institutions."""
+    return original.mti + original.fields[11] + original.fields[7] + "0" * 22
 
 
 def _request_of(original: Request | Reply) -> Request:

@@ -14,6 +14,7 @@ from . import dialect
 from .dialect import DialectError, Packager
 from .messages import (
     Card,
+    HoldName,
     Identity,
     NetworkCode,
     Processing,
@@ -205,6 +206,29 @@ class Terminal:
         self, card: Card, processing: Processing = Processing.BALANCE, **changes: Any
     ) -> Reply:
         return self.exchange(self.make.balance(card, processing, **changes))
+
+    def hold(self, card: Card, amount_minor: int, **changes: Any) -> Reply:
+        return self.exchange(self.make.hold(card, amount_minor, **changes))
+
+    def complete(
+        self,
+        hold: Request | Reply,
+        amount_minor: int,
+        by: HoldName = HoldName.TRANSACTION,
+        **changes: Any,
+    ) -> Reply:
+        return self.exchange(self.make.complete(hold, amount_minor, by, **changes))
+
+    def advise(self, card: Card, amount_minor: int, **changes: Any) -> Reply:
+        return self.exchange(self.make.advise(card, amount_minor, **changes))
+
+    def advise_instead(self, original: Request | Reply, **changes: Any) -> Reply:
+        return self.exchange(self.make.advise_instead(original, **changes))
+
+    def outcome(
+        self, original: Request | Reply, *, bar_unknown: bool = False, **changes: Any
+    ) -> Reply:
+        return self.exchange(self.make.outcome(original, bar_unknown=bar_unknown, **changes))
 
     def deactivate(self, card: Card, **changes: Any) -> Reply:
         return self.exchange(self.make.deactivate(card, **changes))

@@ -9,7 +9,7 @@ from typing import Any
 
 from .dialect import MacKind, Packager
 
-__all__ = ["Card", "Entry", "Identity", "NetworkCode", "Processing", "Reason", "Seal"]
+__all__ = ["Card", "Entry", "HoldName", "Identity", "NetworkCode", "Processing", "Reason", "Seal"]
 
 
 class Processing(enum.StrEnum):
@@ -46,6 +46,17 @@ class Reason(enum.StrEnum):
     TIME_OUT = "4021"
     CUSTOMER = "4000"
     MERCHANT = "4351"
+
+
+class HoldName(enum.Enum):
+    """How a completion names its hold."""
+
+    TRANSACTION = enum.auto()
+    """`OR`: the hold's TX."""
+    APPROVAL_CODE = enum.auto()
+    """DE 38, with the card and DE 42."""
+    ORIGINAL_DATA = enum.auto()
+    """DE 90, with DE 12 and 13 as the hold."""
 
 
 class NetworkCode(enum.StrEnum):

@@ -19,6 +19,15 @@ from tests.client.messages import Card  # noqa: E402
 from tests.client.terminal import Terminal  # noqa: E402
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "at_the_end: runs after all other tests of the session")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What judges the whole session runs at its end."""
+    items.sort(key=lambda item: item.get_closest_marker("at_the_end") is not None)
+
+
 @pytest.fixture(scope="session")
 def switch() -> Iterator[Demo]:
     """`cardswitch up --demo` in a directory of its own, stopped by SIGTERM at the end."""
@@ -63,6 +72,14 @@ def pos(switch: Demo) -> Iterator[Terminal]:
 def any_pos(switch: Demo, request: pytest.FixtureRequest) -> Iterator[Terminal]:
     """A POS terminal, once with each MAC algorithm."""
     with switch.pos(switch.entry(mac=request.param)) as terminal:
+        yield terminal
+
+
+@pytest.fixture
+def elsewhere(switch: Demo, pos: Terminal) -> Iterator[Terminal]:
+    """A POS terminal of another merchant than `pos`."""
+    with switch.pos(switch.other_merchant_entry(switch.entry())) as terminal:
+        assert terminal.identity.merchant != pos.identity.merchant
         yield terminal
 
 

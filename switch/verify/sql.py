@@ -1,22 +1,12 @@
-"""`cardswitch verify`: does everything the journal says hold together?
+"""The checks that Postgres makes of the whole journal at once.
 
-All checks run in one read-only snapshot, so they may run while the switch does. They share no code
-with what writes the journal: links and postings are judged by what they say themselves.
+They share no code with what writes the journal: links and postings are judged by what they say
+themselves.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import sys
-from pathlib import Path
-
-import msgspec
-import trio
-
-from switch.journal.bridge import STORE_ERRORS, Connection, bridge
-
-__all__ = ["CHECKS", "Finding", "add_parser", "verify"]
+__all__ = ["CHECKS"]
 
 # Each check returns its first broken place as one row (card_id, version, what), or none.
 CHECKS: dict[str, str] = {
@@ -90,91 +80,3 @@ CHECKS: dict[str, str] = {
         from link where response in (0, 10)
         group by card_id, request_key having count(*) > 1 order by card_id limit 1""",
 }
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Finding:
-    """The first place where a check does not hold."""
-
-    check: str
-    card_id: int
-    version: int
-    what: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Report:
-    """What was looked at, and what was found."""
-
-    links: int
-    postings: int
-    cards: int
-    findings: tuple[Finding, ...]
-
-
-async def verify(url: str) -> Report:
-    """Run all checks in one snapshot. STORE_ERRORS when Postgres cannot be reached."""
-    connection = await Connection.open(url, timeout_s=10)
-    try:
-        await connection.script("begin isolation level repeatable read read only")
-        # The hot path's sessions never scan whole tables; here that is the point.
-        await connection.script(
-            "set local enable_seqscan = on; set local enable_hashjoin = on;"
-            "set local enable_mergejoin = on; set local work_mem = '128MB'"
-        )
-        links, postings, cards = [
-            (await connection.rows(f"select count(*) as n from {table}"))[0]["n"]  # noqa: S608
-            for table in ("link", "posting", "card_state")
-        ]
-        findings = []
-        for check, query in CHECKS.items():
-            for row in await connection.rows(query):
-                findings.append(Finding(check, row["card_id"], row["version"], row["what"]))
-        return Report(links, postings, cards, tuple(findings))
-    finally:
-        await connection.close()
-
-
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The verb `verify`."""
-    parser = verbs.add_parser("verify", help="check the whole journal; 1 when something is broken")
-    parser.add_argument("--data", type=Path, default=Path(".data"), metavar="DIR")
-    parser.add_argument("--postgres", metavar="URL", help="else the one of the running demo")
-    parser.set_defaults(run=_run)
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    url = arguments.postgres or _running_url(arguments.data)
-    if url is None:
-        print(
-            f"cardswitch: nothing runs on {arguments.data} and no --postgres was given",
-            file=sys.stderr,
-        )
-        return 2
-
-    async def run() -> Report:
-        async with bridge():
-            return await verify(url)
-
-    try:
-        report = trio.run(run)
-    except STORE_ERRORS as error:
-        print(f"cardswitch: Postgres: {type(error).__name__}: {error}", file=sys.stderr)
-        return 2
-    print(f"{report.links} links, {report.postings} postings, {report.cards} cards")
-    for check in CHECKS:
-        broken = [finding for finding in report.findings if finding.check == check]
-        print(f"{'broken' if broken else 'holds ':6}  {check}")
-        for finding in broken:
-            print(f"        card {finding.card_id}, link {finding.version}: {finding.what}")
-    return 1 if report.findings else 0
-
-
-def _running_url(data_dir: Path) -> str | None:
-    """The Postgres of the switch that runs on this data directory."""
-    try:
-        document = (data_dir / "run" / "worker-0.json").read_bytes()
-    except OSError:
-        return None
-    settings = msgspec.json.decode(document, type=dict[str, object])
-    return str(settings["postgres_url"])

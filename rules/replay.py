@@ -1,0 +1,155 @@
+"""Does a link follow from the state before it? The fold of its moves must be the state after it.
+
+This is not how a link is made: rules/ decides forwards, from a request; here each link is taken at
+its word, and what it says it moved has to explain the whole state that it left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from rules.cards import CardState, CardStatus, Hold
+from rules.holds import split_pinned
+from rules.ledger import Link
+from rules.lots import Lot, LotMove
+from rules.money import Purse
+from rules.requests import Operation
+
+__all__ = ["ReplayFault", "check_state", "first_state", "follow"]
+
+_decode_state = msgspec.msgpack.Decoder(CardState).decode
+
+
+class ReplayFault(ValueError):
+    """Why a link does not follow; the text holds no card data."""
+
+
+def first_state(link: Link) -> CardState:
+    """The state before a card's first link."""
+    state = CardState.new()
+    state.status = CardStatus(link.status_before)
+    return state
+
+
+def follow(before: CardState, link: Link, batch_id: int) -> CardState:
+    """The state after a link, where it follows from the one before. ReplayFault otherwise."""
+    try:
+        after = _decode_state(link.state_after)
+    except msgspec.DecodeError:
+        raise ReplayFault("the state after it cannot be read") from None
+    _agree("the version in its state", after.version, link.version)
+    _agree("the batch in its state", after.batch_id, batch_id)
+    _agree("the status in its state", after.status, link.status_after)
+    _agree("the status before it", link.status_before, before.status)
+    purse = after.purse(link.purse)
+    _agree("the available amount in its state", purse.available_minor, link.available_after_minor)
+    _agree("the held amount in its state", purse.held_minor, link.held_after_minor)
+    moved_minor = sum(move.amount_minor for move in link.moves)
+    _agree("the sum of its moves", moved_minor, link.effect_minor)
+    if not link.approved:
+        _agree("a refusal's moves", link.moves, ())
+        _agree("a refusal's status", link.status_after, link.status_before)
+    check_state(after)
+    for kind in Purse:
+        moves = link.moves if kind is link.purse else ()
+        lots = _lots_after(before.purse(kind).lots, moves)
+        _agree("its lots", _by_id(after.purse(kind).lots), lots)
+    _agree("the count of lots made", after.lots_made, _lots_made_after(before, link))
+    _check_holds(before, link, after)
+    _check_tries(before, link, after)
+    _agree(
+        "the status before a block", after.status_before_block, _status_before_block(before, link)
+    )
+    return after
+
+
+def check_state(state: CardState) -> None:
+    """Whether a state holds together: amounts are the sums of lots and of holds."""
+    for kind in Purse:
+        purse = state.purse(kind)
+        lots = [lot.available_minor for lot in purse.lots]
+        if min(lots, default=1) <= 0:
+            raise ReplayFault("a lot in its state is empty")
+        _agree("the available amount", purse.available_minor, sum(lots))
+        held = [hold for hold in state.holds if hold.purse is kind]
+        _agree("the held amount", purse.held_minor, sum(hold.amount_minor for hold in held))
+    for hold in state.holds:
+        pinned_minor = -sum(move.amount_minor for move in hold.pinned)
+        _agree("what a hold has pinned", pinned_minor, hold.amount_minor)
+
+
+def _agree(what: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise ReplayFault(f"{what} is not what follows from the link before it")
+
+
+_Facts = tuple[int, int, bool, int, int]
+
+
+def _by_id(lots: Iterable[Lot]) -> dict[int, _Facts]:
+    return {
+        lot.lot_id: (
+            *(lot.available_minor, int(lot.origin), lot.cashable, lot.expires_day),
+            lot.sponsor_id,
+        )
+        for lot in lots
+    }
+
+
+def _lots_after(before: Iterable[Lot], moves: Iterable[LotMove]) -> dict[int, _Facts]:
+    """The lots before with the moves applied one after the other; what is empty is gone."""
+    lots = _by_id(before)
+    for move in moves:
+        facts = (int(move.origin), move.cashable, move.expires_day, move.sponsor_id)
+        known = lots.get(move.lot_id, (0, *facts))
+        if known[1:] != facts:
+            raise ReplayFault("a move names a lot of another kind")
+        left_minor = known[0] + move.amount_minor
+        if left_minor < 0:
+            raise ReplayFault("a move takes more than its lot has")
+        lots[move.lot_id] = (left_minor, *facts)
+    return {lot_id: facts for lot_id, facts in lots.items() if facts[0]}
+
+
+def _lots_made_after(before: CardState, link: Link) -> int:
+    return max([before.lots_made, *(move.lot_id for move in link.moves)])
+
+
+def _check_holds(before: CardState, link: Link, after: CardState) -> None:
+    """Only a hold makes a hold; what undoes one ends it, or a reversal leaves a part of it."""
+    expected = {hold.version: hold for hold in before.holds}
+    made = {hold.version: hold for hold in after.holds}
+    if link.operation is Operation.HOLD and link.approved:
+        hold = made.get(link.version)
+        if hold is None:
+            raise ReplayFault("the hold it made is not in its state")
+        # Its end is the programme's choice and stands nowhere else.
+        expected[link.version] = Hold(
+            link.version, link.purse, link.amount_minor, hold.expires_s, link.moves
+        )
+    elif link.undoes in expected and link.approved:
+        hold = expected.pop(link.undoes)
+        left_minor = hold.amount_minor - link.amount_minor
+        if link.operation is Operation.REVERSAL and left_minor > 0:
+            kept, _ = split_pinned(hold, left_minor)
+            expected[hold.version] = msgspec.structs.replace(
+                hold, amount_minor=left_minor, pinned=tuple(kept)
+            )
+    _agree("its open holds", made, expected)
+
+
+def _check_tries(before: CardState, link: Link, after: CardState) -> None:
+    """Tries are counted by refusals and forgotten by approvals."""
+    for was, now in ((before.pin_tries, after.pin_tries), (before.code_tries, after.code_tries)):
+        if now != was and now != (0 if link.approved else was + 1) and now != 0:
+            raise ReplayFault(
+                "the count of wrong tries is not what follows from the link before it"
+            )
+
+
+def _status_before_block(before: CardState, link: Link) -> int:
+    if link.operation is Operation.BLOCK and link.approved:
+        return link.status_before
+    return before.status_before_block

@@ -1,0 +1,116 @@
+"""The journal in the order of its commits.
+
+A link carries the number of its transaction. Links of transactions below the snapshot's xmin are
+all there: whatever began earlier has ended. So the reader takes what is below it, in the order
+(xid, batch_id, n), and can neither miss a link of a late commit nor see one twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+__all__ = [
+    "END",
+    "LINK_COLUMNS",
+    "POSTING_COLUMNS",
+    "READER_SETTINGS",
+    "START",
+    "Entry",
+    "Position",
+    "position_of",
+    "read_entries",
+    "read_postings",
+    "with_postings",
+]
+
+LINK_COLUMNS = """
+    month, batch_id, n, card_id, version, prev_batch_id, request_key, operation, response, tx,
+    purse, amount_minor, available_after, held_after, undoes, terminal_id, merchant_id, posted_at,
+    xid, body
+"""
+"""All that a link says, in the order in which digests are made of it: never to be changed. What is
+added to the table later goes into a new format of the digest."""
+
+POSTING_COLUMNS = """
+    month, batch_id, n, leg, card_id, debit_kind, debit_id, credit_kind, credit_id, amount_minor,
+    purse, currency
+"""
+
+READER_SETTINGS = "set enable_sort = off; set enable_bitmapscan = off; set enable_seqscan = off"
+"""For the reader's session: the index by xid gives the order. A plan that sorts would sort all
+that is left of the journal for each step of a long way."""
+
+_LINKS = f"""
+select {LINK_COLUMNS} from link
+where (xid, batch_id, n) > ($1, $2, $3) and xid < pg_snapshot_xmin(pg_current_snapshot())
+  and (xid, batch_id, n) <= ($4, $5, $6)
+order by xid, batch_id, n, card_id
+limit $7
+"""  # noqa: S608 -- constants of this file
+
+_POSTINGS = f"""
+select {POSTING_COLUMNS} from posting
+where month between $1 and $2 and batch_id = any($3::bigint[])
+order by batch_id, n, leg, card_id
+"""  # noqa: S608 -- constants of this file
+
+
+class Position(NamedTuple):
+    """A place in the journal: that of the last link which was read."""
+
+    xid: int
+    batch_id: int
+    n: int
+
+
+START = Position(0, 0, 0)
+END = Position((1 << 63) - 1, (1 << 63) - 1, (1 << 15) - 1)
+
+
+class Entry(NamedTuple):
+    """A link's row with the rows of its postings, in order of leg."""
+
+    link: Any
+    postings: Sequence[Any]
+
+
+def position_of(row: Any) -> Position:
+    """The place that a row with these three columns names."""
+    return Position(row["xid"], row["batch_id"], row["n"])
+
+
+async def read_entries(
+    raw: Any, after: Position, limit: int, *, until: Position = END
+) -> list[Entry]:
+    """The next links after a position, at most `limit`, none behind `until`. On the asyncio side.
+
+    They are committed, and nothing that stands between them can come any more.
+    """
+    links = await raw.fetch(_LINKS, *after, *until, limit)
+    return await with_postings(raw, links)
+
+
+async def with_postings(raw: Any, links: Sequence[Any]) -> list[Entry]:
+    """These links, each with its postings."""
+    if not links:
+        return []
+    months = [link["month"] for link in links]
+    batches = list({link["batch_id"] for link in links})
+    postings = await read_postings(raw, min(months), max(months), batches)
+    nothing: list[Any] = []
+    return [Entry(link, postings.get((link["batch_id"], link["n"]), nothing)) for link in links]
+
+
+async def read_postings(
+    raw: Any, first_month: Any, last_month: Any, batch_ids: Sequence[int]
+) -> dict[tuple[int, int], list[Any]]:
+    """The postings of these batches, by batch and number of the link."""
+    by_link: dict[tuple[int, int], list[Any]] = {}
+    for posting in await raw.fetch(_POSTINGS, first_month, last_month, batch_ids):
+        key = (posting["batch_id"], posting["n"])
+        if key in by_link:
+            by_link[key].append(posting)
+        else:
+            by_link[key] = [posting]
+    return by_link

@@ -1,0 +1,129 @@
+"""The changes of a stretch of the journal, written into the projections' rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from switch.projections.effects import Effects
+
+__all__ = ["TABLES", "write_effects"]
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "merchant_balance": (
+        *("merchant_id", "account_kind", "purse", "currency"),
+        *("debits_minor", "credits_minor", "postings"),
+    ),
+    "programme_balance": (
+        *("programme_id", "account_kind", "purse", "currency"),
+        *("debits_minor", "credits_minor", "postings"),
+    ),
+    "liability": (
+        *("programme_id", "purse", "currency", "origin", "cashable", "expires_day", "sponsor_id"),
+        *("available_minor", "held_minor"),
+    ),
+    "card_head": (
+        *("card_id", "version", "status", "ecash_available", "ecash_held", "voucher_available"),
+        *("voucher_held", "points_available", "points_held", "last_posted_at"),
+    ),
+    "open_hold": (
+        *("card_id", "version", "purse", "amount_minor", "expires_at", "merchant_id", "ended_by"),
+    ),
+    "open_item": (
+        *("card_id", "version", "kind", "rule", "tx", "operation", "merchant_id", "terminal_id"),
+        *("purse", "currency", "amount_minor", "posted_at"),
+    ),
+}
+"""The projections and what of each follows from the journal."""
+
+_BALANCES = """
+insert into {table} as b ({owner}, account_kind, purse, currency, debits_minor, credits_minor,
+                          postings)
+select * from unnest($1::bigint[], $2::smallint[], $3::smallint[], $4::text[], $5::bigint[],
+                     $6::bigint[], $7::bigint[])
+on conflict ({owner}, account_kind, purse, currency) do update set
+    debits_minor = b.debits_minor + excluded.debits_minor,
+    credits_minor = b.credits_minor + excluded.credits_minor,
+    postings = b.postings + excluded.postings
+"""
+_MERCHANTS = _BALANCES.format(table="merchant_balance", owner="merchant_id")
+_PROGRAMMES = _BALANCES.format(table="programme_balance", owner="programme_id")
+
+_LIABILITY = """
+insert into liability as b (programme_id, purse, currency, origin, cashable, expires_day,
+                            sponsor_id, available_minor, held_minor)
+select * from unnest($1::bigint[], $2::smallint[], $3::text[], $4::smallint[], $5::boolean[],
+                     $6::int[], $7::bigint[], $8::bigint[], $9::bigint[])
+on conflict (programme_id, purse, currency, origin, cashable, expires_day, sponsor_id)
+do update set available_minor = b.available_minor + excluded.available_minor,
+              held_minor = b.held_minor + excluded.held_minor
+"""
+
+_HEADS = """
+insert into card_head
+select * from unnest($1::bigint[], $2::int[], $3::smallint[], $4::bigint[], $5::bigint[],
+                     $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::timestamptz[])
+on conflict (card_id) do update set
+    version = excluded.version, status = excluded.status,
+    ecash_available = excluded.ecash_available, ecash_held = excluded.ecash_held,
+    voucher_available = excluded.voucher_available, voucher_held = excluded.voucher_held,
+    points_available = excluded.points_available, points_held = excluded.points_held,
+    last_posted_at = excluded.last_posted_at
+"""
+
+_NEW_HOLDS = """
+insert into open_hold (card_id, version, purse, amount_minor, expires_at, merchant_id, ended_by)
+select * from unnest($1::bigint[], $2::int[], $3::smallint[], $4::bigint[], $5::timestamptz[],
+                     $6::bigint[], $7::int[])
+"""
+# A hold that ended keeps the amount it had.
+_CHANGED_HOLDS = """
+update open_hold as h set amount_minor = case when c.ended_by is null then c.amount_minor
+                                              else h.amount_minor end,
+                          ended_by = c.ended_by
+from unnest($1::bigint[], $2::int[], $3::bigint[], $4::int[])
+    as c (card_id, version, amount_minor, ended_by)
+where h.card_id = c.card_id and h.version = c.version
+"""
+
+_ITEMS = """
+insert into open_item (card_id, version, kind, rule, tx, operation, merchant_id, terminal_id, purse,
+                       currency, amount_minor, posted_at)
+select * from unnest($1::bigint[], $2::int[], $3::smallint[], $4::text[], $5::text[],
+                     $6::smallint[], $7::bigint[], $8::int[], $9::smallint[], $10::text[],
+                     $11::bigint[], $12::timestamptz[])
+"""
+
+
+async def write_effects(raw: Any, effects: Effects) -> None:
+    """Write a stretch's changes; the caller's transaction makes them one with the position."""
+    await _write(raw, _MERCHANTS, _rows(effects.merchants))
+    await _write(raw, _PROGRAMMES, _rows(effects.programmes))
+    await _write(raw, _LIABILITY, _rows(effects.liability))
+    await _write(raw, _HEADS, list(effects.heads.values()))
+    new, changed = [], []
+    for (card_id, version), hold in effects.holds.items():
+        if hold.merchant_id is None:
+            changed.append((card_id, version, hold.amount_minor, hold.ended_by))
+        else:
+            new.append(
+                (
+                    *(card_id, version, hold.purse, hold.amount_minor, hold.expires_at),
+                    *(hold.merchant_id, hold.ended_by),
+                )
+            )
+    await _write(raw, _NEW_HOLDS, new)
+    await _write(raw, _CHANGED_HOLDS, changed)
+    columns = TABLES["open_item"]
+    items = [tuple(getattr(item, column) for column in columns) for item in effects.items]
+    await _write(raw, _ITEMS, items)
+
+
+def _rows(sums: dict[Any, list[int]]) -> list[tuple[Any, ...]]:
+    return [(*key, *values) for key, values in sums.items()]
+
+
+async def _write(raw: Any, statement: str, rows: Sequence[Iterable[Any]]) -> None:
+    """One statement with a column of values per parameter; none without rows."""
+    if rows:
+        await raw.execute(statement, *map(list, zip(*rows, strict=True)))

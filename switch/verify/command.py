@@ -1,0 +1,104 @@
+"""The verb `verify`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import trio
+
+from switch.data_access import CannotRun, add_database, database_url, master_key, say
+from switch.journal.bridge import STORE_ERRORS, bridge
+from switch.keys import MasterKeyError
+from switch.projections.checkpoints import (
+    Checkpoint,
+    append_checkpoint,
+    checkpoint_of,
+    read_checkpoints,
+)
+from switch.projections.sealing import Block, Sealer
+from switch.signing import SigningKey, SigningKeyError
+from switch.verify.report import Report
+from switch.verify.verification import verify
+
+__all__ = ["CHECKPOINTS_FILE", "SIGNING_KEY_FILE", "add_parser"]
+
+CHECKPOINTS_FILE = "checkpoints.jsonl"
+SIGNING_KEY_FILE = "checkpoint.key"
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The verb `verify`."""
+    parser = verbs.add_parser(
+        "verify",
+        help="check the whole journal; 1 when something is broken",
+        description="Check the journal, also while the switch runs. Exit 0: everything holds, 1: "
+        "something is broken and named, 2: it could not be checked.",
+    )
+    add_database(parser)
+    parser.add_argument("--full", action="store_true", help="replay all cards, not a sample")
+    parser.add_argument(
+        "--export", type=Path, metavar="FILE", help="add a signed checkpoint when all holds"
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="checkpoints exported earlier; those in DIR are always compared",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        url = database_url(arguments)
+        key = master_key(arguments.data)
+        sealer = None if key is None else Sealer(key)
+        checkpoints = _known_checkpoints(arguments)
+        signing = SigningKey.open(arguments.data / SIGNING_KEY_FILE) if arguments.export else None
+        if signing is not None and sealer is None:
+            raise CannotRun("no checkpoint without the master key")  # noqa: TRY301
+
+        async def run() -> tuple[Report, Block]:
+            async with bridge():
+                return await verify(
+                    url, sealer=sealer, checkpoints=checkpoints, full=arguments.full
+                )
+
+        report, last = trio.run(run)
+        _print(report)
+        if report.findings:
+            return 1
+        if signing is not None:
+            append_checkpoint(arguments.export, checkpoint_of(last, signing))
+    except STORE_ERRORS as error:
+        say(f"{type(error).__name__}: {error}")
+        return 2
+    except (CannotRun, MasterKeyError, SigningKeyError) as error:
+        say(str(error))
+        return 2
+    return 0
+
+
+def _known_checkpoints(arguments: argparse.Namespace) -> list[Checkpoint]:
+    own = arguments.data / CHECKPOINTS_FILE
+    files = [*([own] if own.exists() else []), *arguments.against]
+    return [checkpoint for file in files for checkpoint in read_checkpoints(file)]
+
+
+def _print(report: Report) -> None:
+    print(
+        f"{report.links} links, {report.postings} postings, {report.cards} cards; "
+        f"{report.sealed_links} links sealed, {report.replayed_links} links "
+        f"of {report.replayed_cards} cards replayed"
+    )
+    for check in report.checks:
+        broken = [finding for finding in report.findings if finding.check == check]
+        print(f"{'broken' if broken else 'holds ':6}  {check}")
+        for finding in broken:
+            where = f"card {finding.card_id}, link {finding.version}: " if finding.card_id else ""
+            print(f"        {where}{finding.what}")
+    for check in report.skipped:
+        print(f"skipped {check}")

@@ -1,0 +1,303 @@
+"""Whether a story is in order: the journal against the model, every answer against the journal.
+
+Written from the dialect; it shares no code with the rules. Rows are read as they are stored, bodies
+and states as plain MessagePack.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+
+from .judge_card import ACTIVE, Broken, CardModel, demand
+from .world import Delivery, Story
+
+__all__ = ["Broken", "judge", "verdict"]
+
+_TOMBSTONE = 21
+_CARD, _MERCHANT, _SHORTFALL, _SUSPENSE = 1, 2, 4, 5
+_UNDECIDED = "91"
+_FIELDS = "code tx rrn rule approval amount balances rs requested oc os".split()
+_TELLS_NO_BALANCE = ("reversal", "advice", "completion")
+_WINDOW = 16
+
+
+def verdict(story: Story) -> str:
+    """What is wrong with a story; "" when nothing is."""
+    try:
+        judge(story)
+    except Broken as broken:
+        return str(broken) or "broken"
+    return ""
+
+
+def judge(story: Story) -> None:
+    """Broken with the first thing that is wrong."""
+    demand(not story.problems, "seen while it happened", *story.problems[:3])
+    Judge(story).judge()
+
+
+class Judge:
+    """One story on the bench."""
+
+    def __init__(self, story: Story) -> None:
+        self._story = story
+        self._database = story.database
+        self._messages: dict[tuple[str, str], dict[str, Any]] = {}
+        self._barring: set[str] = set()
+        for delivery in story.deliveries:
+            message = delivery.message
+            self._messages[message["key"], message["content"]] = message
+            if message["op"] == "reversal" or message["bars"]:
+                self._barring.add(message["names_key"])
+        self._postings: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+        for posting in self._database.postings:
+            self._postings[posting["batch_id"], posting["n"], posting["month"]].append(posting)
+        self._committed: dict[int, list[int]] = defaultdict(list)
+        for at, link in enumerate(self._database.links):
+            self._committed[link["card_id"]].append(at)
+        self._models: dict[int, CardModel] = {}
+        self._states: dict[int, list[tuple[int, int, int]]] = {}
+        self._owed: dict[str, dict[str, int]] = {}
+
+    def judge(self) -> None:
+        """All of it."""
+        for card_id in self._database.rows:
+            self._replay(card_id)
+        for delivery in self._story.deliveries:
+            if delivery.answer is not None and delivery.answer["code"] != "12":
+                self._hear(delivery)
+        self._check_promises()
+
+    # The journal
+
+    def _replay(self, card_id: int) -> None:
+        setting = self._story.plan.setting
+        model = CardModel(self._story.openings[card_id], setting.hold_s, setting.horizon_s)
+        self._models[card_id] = model
+        states = self._states[card_id] = [(model.available, model.held, model.status)]
+        batch_id, version = 0, 0
+        chain = self._database.links_of(card_id)
+        for at, row in enumerate(chain):
+            version += 1
+            demand(row["version"] == version, "versions with a gap", card_id, row["version"])
+            demand(row["prev_batch_id"] == batch_id, "not its predecessor's batch", row)
+            batch_id = row["batch_id"]
+            link = _opened(row)
+            if row["operation"] == _TOMBSTONE:
+                self._check_tombstone(model, link, chain[at + 1 : at + 2])
+            else:
+                self._check_link(model, link)
+            states.append((model.available, model.held, model.status))
+            self._check_state(model, link)
+        row = self._database.rows[card_id]
+        demand((row["version"], row["batch_id"]) == (version, batch_id), "a row that ran ahead")
+        amounts = (row["ecash_available"], row["ecash_held"], row["status"])
+        demand(amounts == states[-1], "the row is not the sum of its chain", amounts, states[-1])
+        if chain:
+            last = msgspec.msgpack.decode(chain[-1]["body"])[7]
+            demand(row["state"] == last, "the row has not the last link's state", card_id)
+            newest = [link["request_key"] for link in chain[-_WINDOW:]]
+            window = row["request_window"]
+            kept = [window[at : at + 16] for at in range(4, len(window), 20)]
+            demand(kept == newest, "the window is not the newest keys", card_id)
+
+    def _check_tombstone(
+        self, model: CardModel, link: dict[str, Any], following: list[dict[str, Any]]
+    ) -> None:
+        key = link["key"]
+        demand(key in self._barring, "barred without cause", link)
+        demand(link["code"] == "05" and link["answer"]["rule"] == "BARRED", "no bar", link)
+        nothing = not (link["effect"] or link["moves"] or self._postings[link["at"]])
+        demand(nothing, "a tombstone that moves value", link)
+        model.bar(key, link["version"], link["answer"])
+
+    def _check_link(self, model: CardModel, link: dict[str, Any]) -> None:
+        message = self._messages.get((link["key"], link["content"]))
+        demand(message is not None, "a link nobody asked for", link)
+        assert message is not None
+        demand(message["card"] == link["card"], "a link on another card", link, message)
+        expected = model.expect(message, link["now_s"])
+        answer = link["answer"]
+        heard = (link["code"], link["effect"], answer["code"], answer["rs"], answer["amount"])
+        due = (expected["code"], expected.get("effect", 0), expected["code"])
+        due = (*due, expected.get("rs", ""), expected.get("said"))
+        demand(heard == due, "not what the dialect says", heard, due, message)
+        rules = expected.get("rules")
+        demand(rules is None or answer["rule"] in rules, "another rule", answer, rules, message)
+        partial = message["amount"] if expected["code"] == "10" else None
+        demand(answer["requested"] == partial, "RQ", answer, message)
+        model.apply(message, expected, link, link["now_s"])
+        self._check_postings(message, expected, link)
+        if link["code"] in ("00", "10"):
+            self._check_balances(model, message, answer)
+
+    def _check_balances(
+        self, model: CardModel, message: dict[str, Any], answer: dict[str, Any]
+    ) -> None:
+        told = "" if message["op"] in _TELLS_NO_BALANCE else balances(model.available, model.held)
+        demand(answer["balances"] == told, "DE 54", answer, told, message)
+        demand(answer["approval"] == answer["tx"][-6:], "DE 38", answer)
+
+    def _check_postings(
+        self, message: dict[str, Any], expected: dict[str, Any], link: dict[str, Any]
+    ) -> None:
+        """Every amount that moved stands in the books, and nothing else does."""
+        sums: dict[tuple[int, int], int] = defaultdict(int)
+        for posting in self._postings[link["at"]]:
+            demand(posting["amount_minor"] > 0, "a posting of nothing", posting)
+            sums[posting["debit_kind"], posting["debit_id"]] -= posting["amount_minor"]
+            sums[posting["credit_kind"], posting["credit_id"]] += posting["amount_minor"]
+        merchant = message["merchant"]
+        owed = dict(expected.get("owed", {"shortfall": 0, "suspense": 0}))
+        relieves = expected.get("relieves", 0)
+        if relieves:
+            original = self._owed[message["names_key"]]
+            for name, kind in (("shortfall", _SHORTFALL), ("suspense", _SUSPENSE)):
+                part = sums[kind, merchant]
+                demand(part <= original[name], "more relieved than was owed", name, message)
+                original[name] -= part
+                owed[name] = -part
+            demand(sum(owed.values()) == -relieves, "relieved by another amount", owed, message)
+        self._owed[message["key"]] = dict(owed)
+        card = expected.get("effect", 0) + expected.get("held", 0)
+        due = {
+            (_CARD, link["card"]): card,
+            (_SHORTFALL, merchant): -owed["shortfall"],
+            (_SUSPENSE, merchant): -owed["suspense"],
+            (_MERCHANT, merchant): owed["shortfall"] + owed["suspense"] - card,
+        }
+        booked = {account: amount for account, amount in sums.items() if amount}
+        due = {account: amount for account, amount in due.items() if amount}
+        demand(booked == due, "other postings than due", booked, due, message)
+
+    def _check_state(self, model: CardModel, link: dict[str, Any]) -> None:
+        """The state after a link, in its row, in its body, and in the model."""
+        state = link["state"]
+        version, batch_id, status, ecash = state[:4]
+        lots = {number: left for number, left, *_ in ecash[2]}
+        demand((version, batch_id) == (link["version"], link["batch"]), "a state of another link")
+        demand(status == model.status, "status", status, model.status, link)
+        due = (model.available, model.held)
+        demand(min(due) >= 0, "below zero", due, link)
+        demand(tuple(ecash[:2]) == due, "amounts", ecash[:2], due, link)
+        demand((link["available"], link["held"]) == due, "amounts after", due, link)
+        left = {number: lot["left"] for number, lot in model.lots.items() if lot["left"]}
+        demand(lots == left, "lots", lots, left, link)
+        holds = {h[0]: (h[2], -sum(move[1] for move in h[4])) for h in state[10]}
+        kept = {number: (hold["amount"],) * 2 for number, hold in model.holds.items()}
+        demand(holds == kept, "holds and what they pin", holds, kept, link)
+
+    # The answers
+
+    def _hear(self, delivery: Delivery) -> None:
+        """An answer must be what the journal said at some moment while it was asked for."""
+        message, heard = delivery.message, delivery.answer
+        assert heard is not None
+        if heard["code"] == _UNDECIDED:
+            return
+        demand(heard["code"] != "96", "a fault", heard, message)
+        card_id = message["card"]
+        first = self._version_at(card_id, delivery.arrived_at)
+        last = self._version_at(card_id, delivery.answered_at)
+        due: list[dict[str, Any]] = []
+        for version in range(first, last + 1):
+            due += self._due(message, version)
+        told = {name: heard[name] for name in _FIELDS}
+        fits = any(all(told[name] == value for name, value in one.items()) for one in due)
+        demand(fits, "an answer that the journal does not bear out", told, due[-2:], message)
+
+    def _version_at(self, card_id: int, links: int) -> int:
+        """A card's version when the journal had so many links."""
+        return sum(1 for at in self._committed[card_id] if at < links)
+
+    def _due(self, message: dict[str, Any], version: int) -> list[dict[str, Any]]:
+        """What may be answered by somebody who sees a card at this version."""
+        model = self._models[message["card"]]
+        entry = model.entries.get(message["key"])
+        if entry is not None and entry["version"] <= version:
+            if entry["op"] == "tombstone":
+                return [entry["answer"]]
+            if entry["content"] != message["content"]:
+                return [{"code": "94", "approval": "", "balances": ""}]
+            if model.is_reversed(entry, version):
+                tx = entry["tx"]
+                silent = {"approval": "", "balances": "", "amount": None}
+                return [{"code": "05", "rs": "REVERSED", "rule": "REVERSED", "tx": tx} | silent]
+            return [entry["answer"]]
+        if message["op"] == "outcome":
+            return [self._outcome_due(model, message, version)]
+        available, held, status = self._states[message["card"]][version]
+        if message["op"] == "balance" and status == ACTIVE:
+            return [{"code": "00", "balances": balances(available, held)}]
+        return []
+
+    def _outcome_due(
+        self, model: CardModel, message: dict[str, Any], version: int
+    ) -> dict[str, Any]:
+        original = model.entries.get(message["names_key"])
+        if original is None or original["version"] > version:
+            # one that bars answers when it has barred
+            return {"code": "25", "os": "", "balances": ""} if not message["bars"] else {"code": ""}
+        if original["op"] == "tombstone":
+            return {"code": "25", "os": "BARRED"}
+        told = original["answer"]
+        reversals = [x for x in model.undoers(original, version) if x["op"] == "reversal"]
+        state = "DECLINED"
+        if original["approved"]:
+            state = "APPROVED"
+        if reversals:
+            whole = reversals[-1]["answer"]["rs"] == "REVERSED"
+            state = "REVERSED" if whole else "PARTIAL"
+        amount = told["amount"] if told["amount"] is not None else original["requested"]
+        due = {"code": "00", "os": state, "oc": told["code"], "amount": amount}
+        return due | {"approval": told["approval"], "balances": told["balances"]}
+
+    def _check_promises(self) -> None:
+        """91 says that nothing was done: where nothing but 91 was said, nothing is."""
+        said: dict[tuple[str, str], list[Delivery]] = defaultdict(list)
+        for delivery in self._story.deliveries:
+            said[delivery.message["key"], delivery.message["content"]].append(delivery)
+        for (key, content), deliveries in said.items():
+            codes = {d.answer["code"] if d.answer else "" for d in deliveries}
+            if codes == {_UNDECIDED}:
+                entry = self._models[deliveries[0].message["card"]].entries.get(key)
+                done = entry is not None and entry["content"] == content
+                demand(not done, "done although all answers were 91", deliveries[0].message)
+        for delivery in self._story.deliveries:
+            lost = delivery.answer is None and not delivery.lost
+            demand(not lost, "no answer although its worker lived on", delivery.message)
+
+
+def balances(available: int, held: int) -> str:
+    """DE 54 of the e-cash purse: ledger, then available."""
+    return f"6001978C{available + held:012d}6002978C{available:012d}"
+
+
+def _opened(row: dict[str, Any]) -> dict[str, Any]:
+    """A link's row with its body as plain values."""
+    content, answer, _, _, _, _, moves, state = msgspec.msgpack.decode(row["body"])
+    net: dict[int, int] = defaultdict(int)
+    taken: dict[int, int] = defaultdict(int)
+    for move in moves:
+        net[move[0]] += move[1]
+        taken[move[0]] += min(move[1], 0)
+    return {
+        "card": row["card_id"],
+        "version": row["version"],
+        "key": row["request_key"].hex(),
+        "content": content.hex(),
+        "code": f"{row['response']:02d}",
+        "effect": row["amount_minor"],
+        "available": row["available_after"],
+        "held": row["held_after"],
+        "batch": row["batch_id"],
+        "at": (row["batch_id"], row["n"], row["month"]),
+        "now_s": int(row["posted_at"].timestamp()),
+        "answer": dict(zip(_FIELDS, answer, strict=False)),
+        "moves": {lot: amount for lot, amount in net.items() if amount},
+        "taken": dict(taken),
+        "state": msgspec.msgpack.decode(state),
+    }

@@ -1,0 +1,382 @@
+"""What one card must do, written from the dialect: plain dicts, and no code of the rules.
+
+`CardModel` replays a chain. Of each link it says what it must have been, given the message it was
+made for and everything before it. Where the dialect leaves a choice (which of a sale's lots a
+partial return fills first) it takes what was done and demands that it was allowed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["ACTIVE", "FROZEN", "Broken", "CardModel", "demand"]
+
+Message = dict[str, Any]
+Entry = dict[str, Any]
+Expected = dict[str, Any]
+
+ACTIVE, FROZEN = 3, 7
+HOLDS_MAX = 16
+_SALES = ("redeem", "advice", "completion")
+_TO_MERCHANT = ("redeem", "cash_out", "advice", "completion")
+_NEVER = 1 << 40
+
+
+class Broken(AssertionError):
+    """Something that must hold does not."""
+
+
+def demand(holds: object, words: str, *facts: object) -> None:
+    """Broken, with these facts, unless it holds."""
+    if not holds:
+        raise Broken(f"{words}: {', '.join(map(repr, facts))}")
+
+
+class CardModel:
+    """One card, told link after link."""
+
+    def __init__(
+        self, lots: list[tuple[int, int, int, bool, int]], hold_s: int, horizon_s: int
+    ) -> None:
+        self.status = ACTIVE
+        self.lots = {
+            n: {"left": amount, "paid": origin == 1, "cashable": cashable, "expires": expires}
+            for n, amount, origin, cashable, expires in lots
+        }
+        self.lots_made = len(lots)
+        self.holds: dict[int, dict[str, Any]] = {}
+        self.entries: dict[str, Entry] = {}
+        self.hold_s = hold_s
+        self.horizon_s = horizon_s
+
+    @property
+    def available(self) -> int:
+        """What can be spent."""
+        return sum(lot["left"] for lot in self.lots.values())
+
+    @property
+    def held(self) -> int:
+        """What is set aside."""
+        return sum(hold["amount"] for hold in self.holds.values())
+
+    def open(self, entry: Entry, at: int = _NEVER) -> int:
+        """Approved - returned - reversed, as of a version."""
+        undone = sum(self.open(other, at) for other in self.undoers(entry, at))
+        return int(entry["amount"] - undone)
+
+    def undoers(self, entry: Entry, at: int = _NEVER) -> list[Entry]:
+        """What undid an entry, wholly or partly, as of a version."""
+        return [other for other in entry["undone_by"] if other["version"] <= at]
+
+    def is_reversed(self, entry: Entry, at: int) -> bool:
+        """Whether a reversal has undone some of it and nothing of it is left."""
+        reversals = [x for x in self.undoers(entry, at) if x["op"] == "reversal"]
+        return bool(reversals) and self.open(entry, at) == 0
+
+    # What a message must lead to
+
+    def expect(self, message: Message, now_s: int) -> Expected:
+        """The link that a message must get now: it has none yet."""
+        demand(message["key"] not in self.entries, "a second link for one key", message)
+        op = message["op"]
+        if op in ("reversal", "advice", "completion", "expiry"):
+            return getattr(self, "_" + op)(message, now_s)  # type: ignore[no-any-return]
+        if self.status != ACTIVE:
+            return {"code": "62"}
+        return getattr(self, "_" + op)(message)  # type: ignore[no-any-return]
+
+    def _redeem(self, message: Message) -> Expected:
+        amount, available = message["amount"], self.available
+        if amount <= available:
+            return {"code": "00", "effect": -amount, "amount": amount}
+        if not message["partial"] or not available:
+            return {"code": "51"}
+        return {"code": "10", "effect": -available, "amount": available, "said": available}
+
+    def _hold(self, message: Message) -> Expected:
+        if len(self.holds) >= HOLDS_MAX:
+            return {"code": "65"}
+        taken = self._redeem(message)
+        return taken | {"held": -taken.get("effect", 0)}
+
+    def _load(self, message: Message) -> Expected:
+        return {"code": "00", "effect": message["amount"], "amount": message["amount"]}
+
+    def _cash_out(self, message: Message) -> Expected:
+        cashable = sum(lot["left"] for lot in self.lots.values() if lot["cashable"])
+        amount = message["amount"] or cashable
+        if not 0 < amount <= cashable:
+            return {"code": "51"}
+        return {"code": "00", "effect": -amount, "amount": amount, "said": amount}
+
+    def _balance(self, _message: Message) -> Expected:
+        return {"code": "no link is made for an enquiry that is approved"}
+
+    def _return(self, message: Message) -> Expected:
+        sale = next((e for e in self.entries.values() if e["tx"] == message["names_tx"]), None)
+        if sale is None or sale["op"] not in _SALES or not sale["approved"]:
+            return {"code": "25"}
+        amount = message["amount"]
+        if amount > self.open(sale):
+            return {"code": "13"}
+        return {"code": "00", "effect": amount, "amount": amount, "undoes": sale}
+
+    def _expiry(self, message: Message, now_s: int) -> Expected:
+        hold = self.holds.get(message["hold"])
+        if hold is None or hold["expires"] > now_s:
+            return {"code": "25"}
+        amount = hold["amount"]
+        undoes = hold["entry"]
+        return {"code": "00", "effect": amount, "held": -amount, "amount": amount, "undoes": undoes}
+
+    def _named_hold(self, message: Message) -> Entry | None:
+        for entry in self.entries.values():
+            if entry["op"] == "hold" and entry["approved"]:
+                if message["names_tx"]:
+                    named = entry["tx"] == message["names_tx"]
+                else:
+                    approval = message["names_approval"]
+                    named = bool(approval) and entry["approval"] == approval
+                    named = named or entry["key"] == message["names_key"]
+                if named:
+                    return entry
+        return None
+
+    def _completion(self, message: Message, now_s: int) -> Expected:
+        entry = self._named_hold(message)
+        if entry is None:
+            return self._advice(message, now_s)
+        hold = self.holds.get(entry["version"])
+        if hold is None:
+            if any(other["op"] == "completion" for other in entry["undone_by"]):
+                return {"code": "00", "rules": {"DONEBEFORE"}}
+            return self._advice(message, now_s)
+        amount, held = message["amount"], hold["amount"]
+        inside = min(amount, held)
+        above = min(amount - inside, held * message["tolerance"] // 100)
+        found = min(above, self.available + held - inside)
+        missing, excess = above - found, amount - inside - above
+        rules = {"SHORTFALL"} if missing else set()
+        return {
+            "code": "00",
+            "completes": True,
+            "effect": held - inside - found,
+            "held": -held,
+            "amount": amount,
+            "undoes": entry,
+            "owed": {"shortfall": missing, "suspense": excess},
+            "freezes": missing > 0,
+            "rules": {"TOLERANCE"} if excess else rules or {""},
+        }
+
+    def _advice(self, message: Message, now_s: int) -> Expected:
+        own = self.entries.get(message["own_request"])
+        rules = set()
+        if own is not None and own["approved"]:
+            return {"code": "00", "rules": {"DONEBEFORE"}}
+        if own is not None and own["op"] == "tombstone":
+            rules.add("BARRED")
+        if message["amount"] > message["floor"]:
+            rules.add("FLOORLIMIT")
+        if self._is_late(message, now_s):
+            rules.add("CLOCK")
+        if self.status != ACTIVE:
+            rules.add("STATUS")
+        amount = message["amount"]
+        if rules:
+            owed = {"suspense": amount, "shortfall": 0}
+            return {"code": "00", "amount": 0, "owed": owed, "rules": rules, "suspended": amount}
+        found = min(amount, self.available)
+        return {
+            "code": "00",
+            "effect": -found,
+            "amount": amount,
+            "owed": {"shortfall": amount - found, "suspense": 0},
+            "freezes": found < amount,
+            "rules": {"SHORTFALL"} if found < amount else {""},
+        }
+
+    def _is_late(self, message: Message, now_s: int) -> bool:
+        return bool(message["instant"]) and message["instant"] < now_s - self.horizon_s
+
+    def _reversal(self, message: Message, now_s: int) -> Expected:
+        nothing = {"code": "00", "rs": "NOTHING"}
+        if self._is_late(message, now_s):
+            return {"code": "05", "rs": "LATE"}
+        original = self.entries.get(message["names_key"])
+        if message["reverses_nothing"]:
+            return nothing
+        demand(original is not None, "a reversal that has barred nothing", message)
+        assert original is not None
+        if not original["approved"]:
+            return nothing
+        amount, final = message["amount"], message["final"] or 0
+        if amount and amount not in (original["requested"], original["amount"]):
+            return {"code": "13"}
+        hold = None
+        left = self.open(original) + original["suspended"]
+        if original["op"] == "hold":
+            hold = self.holds.get(original["version"])
+            if hold is None:
+                done = any(other["op"] == "completion" for other in original["undone_by"])
+                return nothing if done else {"code": "00", "rs": "ALREADY"}
+            left = hold["amount"]
+        if left in (0, final):
+            return {"code": "00", "rs": "ALREADY"}
+        if final > left:
+            return {"code": "13"}
+        undone = left - final
+        done = {"code": "00", "rs": "PARTIAL" if final else "REVERSED", "amount": undone}
+        done["undoes"] = original
+        if hold is not None:
+            return done | {"effect": undone, "held": -undone}
+        if original["op"] in _TO_MERCHANT:
+            paid = -sum(min(x, 0) for x in self._still_out(original).values())
+            unpaid = min(undone, max(left - paid, 0))
+            return done | {"effect": undone - unpaid, "relieves": unpaid}
+        found = min(undone, self.available)
+        if found < undone and message["reason"] != "time_out":
+            return {"code": "05", "rules": {"SPENT"}}
+        if found < undone:
+            done |= {"rs": "PARTIAL", "freezes": True}
+            done["owed"] = {"shortfall": undone - found, "suspense": 0}
+        return done | {"effect": -found}
+
+    def _still_out(self, entry: Entry) -> dict[int, int]:
+        """Per lot, what an original took (below 0) or gave and is not back yet."""
+        sums: dict[int, int] = dict(entry["lots"])
+        for other in entry["undone_by"]:
+            part = self._still_out(other)
+            for lot, amount in part.items():
+                sums[lot] = sums.get(lot, 0) + amount
+            # what a return gave and could not be taken from again stays given, wherever it lay
+            loose = self.open(other) - sum(part.values())
+            for lot in part if other["op"] == "return" and loose else ():
+                share = max(min(part[lot], -loose), 0)
+                loose += share
+                sums[lot] -= share
+        return sums
+
+    # What it did
+
+    def apply(
+        self, message: Message, expected: Expected, link: dict[str, Any], now_s: int
+    ) -> None:
+        """Take over a link that is as expected."""
+        approved = link["code"] in ("00", "10")
+        op = message["op"]
+        if op in ("advice", "completion"):
+            op = "completion" if expected.get("completes") else "advice"
+        lots = link["taken"] if op == "completion" else dict(link["moves"])
+        entry: Entry = {
+            "key": message["key"],
+            "op": op,
+            "content": message["content"],
+            "version": link["version"],
+            "approved": approved,
+            "requested": message["amount"],
+            "amount": expected.get("amount", 0),
+            "suspended": expected.get("suspended", 0),
+            "tx": link["answer"]["tx"],
+            "approval": link["answer"]["approval"],
+            "answer": link["answer"],
+            "merchant": message["merchant"],
+            "lots": lots,
+            "undone_by": [],
+            "owed": dict(expected.get("owed", {"shortfall": 0, "suspense": 0})),
+        }
+        self._move(message, expected, entry, link, now_s)
+        self.entries[message["key"]] = entry
+        if expected.get("undoes") is not None:
+            expected["undoes"]["undone_by"].append(entry)
+        if expected.get("freezes"):
+            self.status = FROZEN
+
+    def bar(self, key: str, version: int, answer: dict[str, Any]) -> None:
+        """A tombstone: from now on this key has an answer, and that is no."""
+        demand(key not in self.entries, "barred though it was known", key, version)
+        self.entries[key] = {
+            "key": key,
+            "op": "tombstone",
+            "content": "",
+            "version": version,
+            "approved": False,
+            "amount": 0,
+            "suspended": 0,
+            "tx": answer["tx"],
+            "answer": answer,
+            "undone_by": [],
+        }
+
+    def _move(
+        self, message: Message, expected: Expected, entry: Entry, link: dict[str, Any], now_s: int
+    ) -> None:
+        """The lots after a link: what it moved must be there, and be its to move."""
+        moves = link["moves"]
+        effect = expected.get("effect", 0)
+        demand(sum(moves.values()) == effect, "lots moved by another amount", message, link)
+        op, undoes = entry["op"], expected.get("undoes")
+        if op == "load" and effect:
+            self.lots_made += 1
+            demand(list(moves) == [self.lots_made], "a load that is no new lot", link)
+            new = {"left": 0, "paid": True, "cashable": True, "expires": 0}
+            self.lots[self.lots_made] = new
+        if op in ("redeem", "hold", "advice", "cash_out"):
+            demand(moves == self._in_order(-effect, op == "cash_out"), "not the lots' turn", link)
+        if undoes is not None and undoes["op"] in _TO_MERCHANT and op in ("return", "reversal"):
+            out = self._still_out(undoes)
+            fits = all(0 < x <= -out.get(lot, 0) for lot, x in moves.items())
+            demand(fits, "not back into the very lots", moves, out, message)
+        if undoes is not None and undoes["op"] == "load":
+            own = next(iter(undoes["lots"]))
+            most = min(self._still_out(undoes)[own], self.lots[own]["left"], -effect)
+            demand(-moves.get(own, 0) >= most, "a load undone out of other lots", link)
+        if expected.get("held"):
+            self._hold_moves(expected, entry, link, now_s)
+        for lot, amount in moves.items():
+            demand(lot in self.lots, "a lot that never was", lot, link)
+            self.lots[lot]["left"] += amount
+            demand(self.lots[lot]["left"] >= 0, "a lot below zero", lot, link)
+
+    def _hold_moves(
+        self, expected: Expected, entry: Entry, link: dict[str, Any], now_s: int
+    ) -> None:
+        """Pinned value is taken and given back where it was pinned."""
+        moves = link["moves"]
+        if entry["op"] == "hold":
+            pins = {lot: -amount for lot, amount in moves.items()}
+            self.holds[link["version"]] = {
+                "amount": expected["amount"],
+                "expires": now_s + self.hold_s,
+                "pins": pins,
+                "entry": entry,
+            }
+            return
+        number = expected["undoes"]["version"]
+        hold = self.holds[number]
+        if entry["op"] != "completion":
+            fits = all(0 < x <= hold["pins"].get(lot, 0) for lot, x in moves.items())
+            demand(fits, "a hold released into other lots", moves, hold["pins"])
+            for lot, amount in moves.items():
+                hold["pins"][lot] -= amount
+        else:
+            back = {lot: x for lot, x in moves.items() if x > 0}
+            fits = all(x <= hold["pins"].get(lot, 0) for lot, x in back.items())
+            demand(fits, "a hold completed into other lots", moves, hold["pins"])
+            hold["pins"] = {}
+        hold["amount"] += expected["held"]
+        if not hold["amount"]:
+            del self.holds[number]
+
+    def _in_order(self, amount: int, cash: bool) -> dict[int, int]:
+        """What taking an amount must take of each lot: soonest expiry, promo before paid, oldest."""
+        moves: dict[int, int] = {}
+        order = sorted(
+            self.lots.items(), key=lambda x: (x[1]["expires"] or _NEVER, x[1]["paid"], x[0])
+        )
+        for number, lot in order:
+            part = min(lot["left"], amount) if lot["cashable"] or not cash else 0
+            if part:
+                moves[number] = -part
+                amount -= part
+        return moves

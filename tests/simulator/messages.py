@@ -1,0 +1,173 @@
+"""The messages of a plan: each as the typed request the switch gets, and as a dict for the judge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rules.identity import content_fingerprint, request_key
+from rules.requests import CardRequest, Operation, ReversalReason, Terminal
+
+from .plan import Action, Op, Plan
+
+__all__ = ["CARD_BASE", "Maker", "Message", "Sent"]
+
+Message = dict[str, Any]
+CARD_BASE = 1000
+"""Ids of cards count from here."""
+
+_CODES = {
+    Op.LOAD: "210060",
+    Op.RETURN: "200060",
+    Op.CASH_OUT: "616000",
+    Op.BALANCE: "316000",
+}
+_CLASSES = {
+    Op.HOLD: "10",
+    Op.BALANCE: "10",
+    Op.COMPLETION: "22",
+    Op.ADVICE: "22",
+    Op.REVERSAL: "40",
+    Op.OUTCOME: "60",
+    Op.EXPIRY: "sweeper",
+}
+_OPERATIONS = {
+    Op.COMPLETION: Operation.ADVICE,
+    Op.EXPIRY: Operation.HOLD_EXPIRY,
+}
+
+
+class Sent:
+    """A message that has got its name: the request (but for its own transaction id), the dict."""
+
+    __slots__ = ("message", "request")
+
+    def __init__(self, request: CardRequest, message: Message) -> None:
+        self.request = request
+        self.message = message
+
+
+class Maker:
+    """Gives the messages of a plan their names: instant, trace number, key."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._actions = {action.number: action for action in plan.actions}
+        self.terminals = [
+            Terminal(
+                number,
+                till.merchant,
+                network=False,
+                floor_limit_minor=till.floor_limit_minor,
+                completion_tolerance_percent=till.tolerance_percent,
+            )
+            for number, till in enumerate(plan.setting.tills, 1)
+        ]
+
+    def action(self, number: int) -> Action:
+        """The action of this number."""
+        return self._actions[number]
+
+    def parent(self, action: Action) -> Action | None:
+        """The action that this one is about."""
+        return None if action.parent is None else self._actions[action.parent]
+
+    def _named_like(self, action: Action) -> Action:
+        """Whose number and instant a message carries."""
+        parent = self.parent(action)
+        if parent is not None and action.copies:
+            return self._named_like(parent)
+        return action
+
+    def _instant_s(self, action: Action) -> int:
+        parent = self.parent(action)
+        if parent is not None and (
+            action.copies or action.op in (Op.REVERSAL, Op.OUTCOME) or action.names == "90"
+        ):
+            return self._instant_s(parent)
+        till = self._plan.setting.tills[action.till]
+        if till.by_batch:
+            return 0
+        begins_s = int(self._plan.setting.begins.timestamp())
+        return begins_s + till.skew_s + action.at_ms // 1000
+
+    def _code(self, action: Action) -> str:
+        parent = self.parent(action)
+        if parent is not None and action.op in (Op.REVERSAL, Op.OUTCOME):
+            return self._code(parent)
+        return _CODES.get(action.op, "006000")
+
+    def _class(self, action: Action) -> str:
+        return _CLASSES.get(action.op, "20")
+
+    def key(self, action: Action, message_class: str | None = None) -> bytes:
+        """The key of a message, or of the one that it would be in another class."""
+        stan = self._named_like(action).number
+        party = f"9|{action.till}|{self._code(action)}|{action.card}"
+        message_class = message_class or self._class(action)
+        return request_key(self._instant_s(action), f"{party}|{message_class}|{stan:06d}")
+
+    def _original_key(self, action: Action) -> bytes:
+        parent = self.parent(action)
+        if parent is None or action.op not in (Op.REVERSAL, Op.OUTCOME, Op.COMPLETION):
+            return b""
+        stan = self._named_like(parent).number
+        party = f"9|{action.till}|{self._code(action)}|{action.card}"
+        return request_key(
+            self._instant_s(action), f"{party}|{self._class(parent)}|{stan:06d}"
+        )
+
+    def make(self, action: Action, *, tx: str = "", approval: str = "", hold: int = 0) -> Sent:
+        """The message of an action; the rest is what the parent's answer has brought."""
+        terminal = self.terminals[action.till]
+        named_tx = tx if action.op is Op.RETURN or action.names == "OR" else ""
+        approval_code = approval if action.names == "38" else ""
+        advice = action.op in (Op.ADVICE, Op.COMPLETION)
+        parent = self.parent(action)
+        names_original = action.names == "90"
+        original_key = self._original_key(action)
+        nothing = parent is not None and parent.op in (Op.BALANCE, Op.REVERSAL)
+        content = (self._code(action), action.amount_minor, action.final_minor, named_tx)
+        request = CardRequest(
+            operation=_OPERATIONS.get(action.op) or Operation[action.op.name],
+            key=self.key(action),
+            fingerprint=content_fingerprint(repr(content)),
+            transaction_id="",
+            rrn="",
+            terminal=terminal,
+            amount_minor=action.amount_minor,
+            amount_given=bool(action.amount_minor),
+            partial_allowed=action.partial,
+            original_transaction_id=named_tx,
+            approval_code=approval_code,
+            names_original=names_original,
+            original_key=original_key,
+            own_request_key=self.key(action, "20") if advice else b"",
+            reverses_nothing=nothing and action.op is Op.REVERSAL,
+            reason=ReversalReason[action.reason.upper()],
+            final_amount_minor=action.final_minor,
+            bar_unknown=action.bars,
+            hold_version=hold,
+        )
+        message = {
+            "number": action.number,
+            "op": action.op.value,
+            "key": request.key.hex(),
+            "content": request.fingerprint.hex(),
+            "instant": self._instant_s(action),
+            "card": CARD_BASE + action.card,
+            "merchant": terminal.merchant_id,
+            "floor": terminal.floor_limit_minor,
+            "tolerance": terminal.completion_tolerance_percent,
+            "amount": action.amount_minor,
+            "partial": action.partial,
+            "names_tx": named_tx,
+            "names_approval": approval_code,
+            "names_key": original_key.hex() if not advice or names_original else "",
+            "own_request": request.own_request_key.hex(),
+            "reverses_nothing": request.reverses_nothing,
+            "reason": action.reason,
+            "final": action.final_minor,
+            "bars": action.bars,
+            "hold": hold,
+        }
+        return Sent(request, message)
