@@ -50,7 +50,8 @@ class Preparation:
                 return pool.submit(trio.run, self._prepare, postgres_url).result()
             except* _FAULTS_OF_THE_INSTALLATION as group:
                 reason = _first(group)
-        raise CannotPrepare(f"{type(reason).__name__}: {reason}")
+        named = "" if isinstance(reason, CannotPrepare) else f"{type(reason).__name__}: "
+        raise CannotPrepare(f"{named}{reason}")
 
     async def _prepare(self, postgres_url: str) -> Mapping[str, object]:
         data_dir = self._settings.data_dir
