@@ -27,7 +27,12 @@ from switch.supervisor import CannotPrepare
 __all__ = ["Preparation", "load_master_key", "load_saved_settings"]
 
 _CARDS_PER_READ = 50_000
-_FAULTS_OF_THE_INSTALLATION: tuple[type[Exception], ...] = (CannotPrepare, MasterKeyError, MigrationChanged, *STORE_ERRORS)
+_FAULTS_OF_THE_INSTALLATION: tuple[type[Exception], ...] = (
+    CannotPrepare,
+    MasterKeyError,
+    MigrationChanged,
+    *STORE_ERRORS,
+)
 
 
 class Preparation:
