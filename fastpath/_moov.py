@@ -248,9 +248,17 @@ def _moov_entry(number: int, spec: FieldSpec) -> dict[str, Any]:
     }
     if not spec.prefix_size and spec.kind in (Kind.N, Kind.ANS):
         entry["padding"] = _ZEROS_LEFT if spec.kind is Kind.N else _BLANKS_RIGHT
-    if _moov_field(number, entry) != spec:
+    if not _reads_back(number, entry, spec):
         entry["content"] = spec.kind.value
     return entry
+
+
+def _reads_back(number: int, entry: Mapping[str, Any], spec: FieldSpec) -> bool:
+    """Whether the entry alone says which field is meant."""
+    try:
+        return _moov_field(number, entry) == spec
+    except ValueError:  # moov would take it for another kind, which cannot be padded like this
+        return False
 
 
 def _sign_and_digits_entry(spec: FieldSpec) -> dict[str, Any]:

@@ -1,4 +1,3 @@
-# cython: language_level=3
 """Message authentication codes and the block ciphers under them (dialect, section 5).
 
 DES and AES are in C (`csrc/`), without secret-dependent branches or memory addresses. A `MacKey`
@@ -9,7 +8,6 @@ keeps its schedules and wipes them when it dies; nothing reads a key back. `sign
 import enum
 
 cimport cython
-
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc

@@ -23,7 +23,7 @@ from switch.logs import RateLimited
 from switch.metrics import FrameRefusal, Metrics
 from switch.pipeline import Pipeline, Ticket
 from switch.programme import AcquirerLink, Programme, TerminalEntry
-from switch.wire.link import Frame
+from switch.wire.link import Frame, LinkState
 from switch.wire.replies import plain_answer, reply_fields, reply_mti
 from switch.wire.salvage import salvage
 from switch.wire.translate import Refused, Translator
@@ -341,6 +341,8 @@ class Intake:
         for (received, _), body in zip(answers, bodies, strict=True):
             by_connection.setdefault(received.connection, []).append(Frame(body, received.tpdu))
         for connection, frames in by_connection.items():
+            if connection.link.state is LinkState.CLOSED:
+                self._metrics.replies_dropped.inc(len(frames))
             connection.send(frames)
         sent = self._monotonic()
         self._metrics.answered([(r.message.mti, a.response.value) for r, a in answers])

@@ -145,6 +145,7 @@ class Metrics:
         self.registry.register(self.batch_size)
 
         self.queue_depth = self._gauge("queue_depth", "Requests that wait for a batch")
+        self.months_ahead = self._gauge("months_ahead", "Months the journal has partitions for")
         self.waiting_cards = self._gauge("waiting_cards", "Cards that requests wait for")
         self.batch_refusals = self._counter("batch_refusals", "Batches refused as stale")
         self.unknown_outcomes = self._counter(

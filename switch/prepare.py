@@ -19,17 +19,20 @@ import trio
 from fastpath.tokens import TokenTable
 from switch import demo, demo_database
 from switch.config import Settings, load_settings
-from switch.journal.bridge import Connection, bridge
-from switch.journal.migrate import migrate
-from switch.keys import MASTER_KEY_VARIABLE, MasterKey
+from switch.journal.bridge import STORE_ERRORS, Connection, bridge
+from switch.journal.migrate import MigrationChanged, migrate
+from switch.keys import MASTER_KEY_VARIABLE, MasterKey, MasterKeyError
+from switch.supervisor import CannotPrepare
 
-__all__ = ["NoProgramme", "Preparation", "load_master_key", "load_saved_settings"]
+__all__ = ["Preparation", "load_master_key", "load_saved_settings"]
 
 _CARDS_PER_READ = 50_000
-
-
-class NoProgramme(Exception):
-    """There is nothing that the switch could serve."""
+_FAULTS_OF_THE_INSTALLATION: tuple[type[Exception], ...] = (
+    CannotPrepare,
+    MasterKeyError,
+    MigrationChanged,
+    *STORE_ERRORS,
+)
 
 
 class Preparation:
@@ -48,7 +51,12 @@ class Preparation:
         )
         # A loop of its own, away from the supervisor's signal handling in the main thread.
         with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
-            return pool.submit(trio.run, self._prepare, postgres_url).result()
+            try:
+                return pool.submit(trio.run, self._prepare, postgres_url).result()
+            except* _FAULTS_OF_THE_INSTALLATION as group:
+                reason = _first(group)
+        named = "" if isinstance(reason, CannotPrepare) else f"{type(reason).__name__}: "
+        raise CannotPrepare(f"{named}{reason}")
 
     async def _prepare(self, postgres_url: str) -> Mapping[str, object]:
         data_dir = self._settings.data_dir
@@ -63,11 +71,17 @@ class Preparation:
                     await demo_database.create(connection, seed, master_key)
                 programme = demo.describe(seed)
             elif not await connection.rows("select 1 from programme"):
-                raise NoProgramme(
+                raise CannotPrepare(
                     "the database holds no programme: give it one, or start with --demo"
                 )
             await _build_token_table(connection, data_dir / "tokens.tab")
         return programme
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 @contextlib.asynccontextmanager

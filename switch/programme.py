@@ -11,7 +11,7 @@ from rules.requests import Terminal
 from switch.keys import CardSecrets, KeyUsage, MasterKey
 from switch.terminal_keys import PinFormat, TerminalKeys
 
-__all__ = ["AcquirerLink", "Programme", "TerminalEntry", "load_programme"]
+__all__ = ["AcquirerLink", "Programme", "TerminalEntry", "load_programme", "read_epoch"]
 
 Rows = Callable[[str], Awaitable[list[Any]]]
 
@@ -65,13 +65,6 @@ class Programme:
 async def load_programme(rows: Rows, master_key: MasterKey) -> Programme:
     """Read the programme; `rows` runs a query. Key blocks are opened for their one usage each."""
     programme = (await rows("select currency from programme order by programme_id limit 1"))[0]
-    # A restored or promoted server is another one: what was cached of the old may be ahead of it.
-    epoch = (
-        await rows(
-            "select concat_ws('.', left(i.epoch::text, 8), s.system_identifier, c.timeline_id)"
-            " as epoch from installation i, pg_control_system() s, pg_control_checkpoint() c"
-        )
-    )[0]["epoch"]
     links = {
         row["name"]: AcquirerLink(
             row["name"],
@@ -89,7 +82,7 @@ async def load_programme(rows: Rows, master_key: MasterKey) -> Programme:
     blocks = {row["usage"]: row["block"] for row in await rows("select * from programme_key")}
     return Programme(
         currency=programme["currency"],
-        epoch=epoch,
+        epoch=await read_epoch(rows),
         links=links,
         terminals={row["code"]: _terminal(row, keys, master_key) for row in await rows(_TERMINALS)},
         secrets=CardSecrets(
@@ -98,6 +91,18 @@ async def load_programme(rows: Rows, master_key: MasterKey) -> Programme:
         ),
         token_key=master_key.unwrap(blocks["token"], KeyUsage.TOKEN),
     )
+
+
+async def read_epoch(rows: Rows) -> str:
+    """Names this server and its history; part of every cache key.
+
+    A restored or promoted server has another one: what was cached of the old may be ahead of it.
+    """
+    found = await rows(
+        "select concat_ws('.', left(i.epoch::text, 8), s.system_identifier, c.timeline_id) as epoch"
+        " from installation i, pg_control_system() s, pg_control_checkpoint() c"
+    )
+    return str(found[0]["epoch"])
 
 
 def _terminal(

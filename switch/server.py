@@ -7,16 +7,21 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import trio
 
+from fastpath.framing import Header
+from fastpath.specs import packagers
+from switch.config import Settings
 from switch.connection import Connection
 from switch.logs import RateLimited
 from switch.metrics import FrameRefusal, Metrics
+from switch.programme import AcquirerLink
 from switch.tls import TlsEnd
 from switch.wire.link import CloseReason, Frame, Link, LinkConfig, LinkState, Role
 
-__all__ = ["Server", "listening_socket"]
+__all__ = ["Server", "link_config", "listening_socket", "private_listener"]
 
 _BACKLOG = 4096
 _ACCEPTS_PER_WAKE = 64
@@ -180,3 +185,31 @@ class Server:
             connection.drain()
         while self._connections:
             await trio.sleep(0.01)
+
+
+def private_listener(path: Path) -> trio.SocketListener:
+    """A listening Unix socket for processes of the same user."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen()
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+
+
+def link_config(link: AcquirerLink, settings: Settings) -> LinkConfig:
+    """A port's link as configured in the programme, with the limits of the settings."""
+    return LinkConfig(
+        name=link.name,
+        header=Header(link.header),
+        packager=packagers()[link.packager],
+        acquirer_id=link.acquirer_id,
+        foreign_acquirer_ids=link.foreign_acquirer_ids,
+        sign_on_required=link.sign_on,
+        frame_length_max=settings.frame_length_max,
+        idle_timeout_s=settings.link_idle_timeout_s,
+        half_frame_timeout_s=settings.link_half_frame_timeout_s,
+        keepalives_per_minute_max=settings.keepalives_per_minute_max,
+        in_flight_max=settings.link_in_flight_max,
+        send_buffer_bytes_max=settings.link_send_buffer_bytes_max,
+    )

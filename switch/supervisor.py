@@ -29,7 +29,7 @@ from switch.supervised_metrics import Board, MetricsServer
 from switch.supervised_signals import StartInterrupted, StopSignals
 from switch.supervised_workers import PortTaken, Worker, reserve_port
 
-__all__ = ["Prepare", "SupervisorOptions", "supervise"]
+__all__ = ["CannotPrepare", "Prepare", "SupervisorOptions", "supervise"]
 
 _TURN_S = 0.1
 _READY_TIMEOUT_S = 60.0
@@ -63,6 +63,10 @@ class Prepare(Protocol):
         """Migrate and make what workers need; the programme's part of demo.json, {} without."""
 
 
+class CannotPrepare(RuntimeError):
+    """What `Prepare` raises for a fault of the installation; the text says what to do."""
+
+
 class _WorkersFailed(RuntimeError):
     """Workers do not become ready."""
 
@@ -81,7 +85,7 @@ def supervise(
             _Supervisor(options, command, signals).run(prepare)
         except StartInterrupted:
             return 0
-        except (DataDirBusy, StoreNotFound, PortTaken) as error:
+        except (DataDirBusy, StoreNotFound, PortTaken, CannotPrepare) as error:
             _say(str(error))
             return 2
         except (StoreFailed, _WorkersFailed) as error:

@@ -11,16 +11,14 @@ import os
 import resource
 import secrets
 import signal
-import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import trio
 
-from fastpath.framing import Header
-from fastpath.specs import packagers
 from fastpath.tokens import TokenKey, TokenTable
 from rules.booking import Policy
 from rules.identity import format_transaction_id
@@ -34,12 +32,11 @@ from switch.logs import configure, event
 from switch.metrics import Metrics, Store, StoreFault, http_response, request_path
 from switch.pipeline import Lane, Pipeline
 from switch.prepare import load_master_key, load_saved_settings
-from switch.programme import AcquirerLink, load_programme
+from switch.programme import load_programme, read_epoch
 from switch.reservation.store import ReservationStore, Sealer
-from switch.server import Server, listening_socket
+from switch.server import Server, link_config, listening_socket, private_listener
 from switch.supervised_workers import PARENT_FD_VARIABLE, READY_FD_VARIABLE
 from switch.tls import server_context
-from switch.wire.link import LinkConfig
 from switch.wire.translate import Translator
 
 __all__ = ["WorkerFile", "run_worker", "work"]
@@ -97,6 +94,10 @@ async def work(file: WorkerFile, settings: Settings) -> None:
         nursery.cancel_scope.cancel()
 
 
+class EpochChanged(Exception):
+    """Postgres is another server than before: what was cached of the old one is not to be used."""
+
+
 class Worker:
     """The composition root: builds everything once and starts it."""
 
@@ -108,6 +109,11 @@ class Worker:
         self._url = url
         self._session = session
         self._run = run
+        # Of its own: an append may have to wait long, and the probe must not wait behind it.
+        self._refusal_session = JournalSession(url, run)
+        self._session_turn = trio.Lock()
+        self._lane_journals: list[JournalSession] = []
+        self._refusal_turn = trio.Lock()
         self._metrics = Metrics([_POS, _NETWORK])
         self._draining = False
         self._beat = trio.current_time()
@@ -178,6 +184,7 @@ class Worker:
             on_error=self._redis_failed,
         )
         journal = JournalSession(self._url, self._run, on_down=self._postgres_failed)
+        self._lane_journals.append(journal)
         next_batch_id = self._batch_ids.__next__
         return Lane(self._pipeline, journal, reservation, next_batch_id, utc_now), reservation
 
@@ -232,9 +239,17 @@ class Worker:
         await self._server.drain()
         await self._flush_refusals()
 
+    async def _rows(self, query: str, *args: object) -> list[Any]:
+        """A question of a background task; a session answers one at a time."""
+        async with self._session_turn:
+            return await self._session.rows(query, *args)
+
     async def _heartbeat(self) -> None:
+        doubts = 0
         while True:
             self._beat = trio.current_time()
+            before, doubts = doubts, sum(each.outcomes_unknown for each in self._lane_journals)
+            self._metrics.unknown_outcomes.inc(doubts - before)
             self._metrics.queue_depth.set(self._pipeline.depth)
             self._metrics.waiting_cards.set(self._pipeline.cards_waited_for)
             await trio.sleep(0.25)
@@ -245,12 +260,14 @@ class Worker:
             await trio.sleep(_PROBE_PERIOD_S)
             if not self._pipeline.journal_up:
                 with contextlib.suppress(JournalDown):
-                    await self._session.rows("select 1")
+                    await self._rows("select 1")
+                    if await read_epoch(self._rows) != self._programme.epoch:
+                        raise EpochChanged
                     self._pipeline.journal_up = True
                     event(log, logging.INFO, "postgres-back")
 
     async def _add_new_cards(self) -> None:
-        rows = await self._session.rows(
+        rows = await self._rows(
             "select card_id, digest from card where card_id > $1 order by card_id limit 100000",
             max(self._cards_known, len(self._tokens)),
         )
@@ -269,8 +286,9 @@ class Worker:
         """Whether the journal's next month has been made."""
         while True:
             with contextlib.suppress(JournalDown):
-                rows = await self._session.rows("select months_ahead() as ahead")
+                rows = await self._rows("select months_ahead() as ahead")
                 self._months_ahead = rows[0]["ahead"]
+                self._metrics.months_ahead.set(self._months_ahead)
             await trio.sleep(_MONTHS_PERIOD_S)
 
     async def _listen_for_notices(self, reservation: ReservationStore) -> None:
@@ -295,17 +313,18 @@ class Worker:
 
     async def _flush_refusals(self) -> None:
         """What reached no card goes into its log; kept here while Postgres is down."""
-        waiting = self._intake.refusals
-        while waiting and self._pipeline.journal_up:
-            rows = list(itertools.islice(waiting, self._settings.batch_max))
-            try:
-                arguments = batch_arguments(next(self._batch_ids), utc_now(), (), rows)
-                await self._session.append(arguments)
-            except JournalDown:
-                return
-            except BatchRejected as error:
-                event(log, logging.ERROR, "refusals-not-written", error=str(error))
-            _drop_first(waiting, len(rows))
+        async with self._refusal_turn:
+            waiting = self._intake.refusals
+            while waiting and self._pipeline.journal_up:
+                rows = list(itertools.islice(waiting, self._settings.batch_max))
+                try:
+                    arguments = batch_arguments(next(self._batch_ids), utc_now(), (), rows)
+                    await self._refusal_session.append(arguments)
+                except JournalDown:
+                    return
+                except BatchRejected as error:
+                    event(log, logging.ERROR, "refusals-not-written", error=str(error))
+                _drop_first(waiting, len(rows))
 
     # Metrics and health
 
@@ -349,38 +368,10 @@ def _drop_first(queue: deque[Refusal], count: int) -> None:
         queue.popleft()
 
 
-def private_listener(path: Path) -> trio.SocketListener:
-    """A listening Unix socket for processes of the same user."""
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    path.chmod(0o600)
-    listener.listen()
-    return trio.SocketListener(trio.socket.from_stdlib_socket(listener))
-
-
 def _say_ready() -> None:
     descriptor = os.environ.get(READY_FD_VARIABLE)
     if descriptor is not None:
         os.write(int(descriptor), b"ready\n")
-
-
-def link_config(link: AcquirerLink, settings: Settings) -> LinkConfig:
-    """A port's link as configured in the programme, with the limits of the settings."""
-    return LinkConfig(
-        name=link.name,
-        header=Header(link.header),
-        packager=packagers()[link.packager],
-        acquirer_id=link.acquirer_id,
-        foreign_acquirer_ids=link.foreign_acquirer_ids,
-        sign_on_required=link.sign_on,
-        frame_length_max=settings.frame_length_max,
-        idle_timeout_s=settings.link_idle_timeout_s,
-        half_frame_timeout_s=settings.link_half_frame_timeout_s,
-        keepalives_per_minute_max=settings.keepalives_per_minute_max,
-        in_flight_max=settings.link_in_flight_max,
-        send_buffer_bytes_max=settings.link_send_buffer_bytes_max,
-    )
 
 
 def app_url(owner_url: str, data_dir: Path) -> str:

@@ -198,11 +198,19 @@ def test_the_example_names_every_setting_with_its_default(tmp_path: Path) -> Non
     text = text_of("deploy/cardswitch.toml.example")
     load_settings(ROOT / "deploy/cardswitch.toml.example")
     whole = tmp_path / "whole.toml"
-    whole.write_text(re.sub(r"^#(?=\w+ = )", "", text, flags=re.MULTILINE))
+    whole.write_text(re.sub(r"^#(?=\w+ = |\[\w+\]$)", "", text, flags=re.MULTILINE))
     named = tomllib.loads(whole.read_text())
     assert set(named) == set(Settings.__struct_fields__)
     shown, default = load_settings(whole), Settings()
-    chosen = {"data_dir", "master_key_file", "postgres", "redis", "workers"}
+    chosen = {
+        "data_dir",
+        "master_key_file",
+        "network_tls",
+        "postgres",
+        "redis",
+        "switch_tls",
+        "workers",
+    }
     for name in set(named) - chosen:
         assert getattr(shown, name) == getattr(default, name), name
 

@@ -89,7 +89,7 @@ class HistoryQuery(msgspec.Struct):
 
 
 class JournalSession:
-    """One lane's connection to the journal; connects again by itself."""
+    """One lane's connection to the journal; connects again by itself. One call at a time."""
 
     def __init__(
         self,
@@ -105,6 +105,7 @@ class JournalSession:
         self._run = run
         self._read_timeout_s = read_timeout_s
         self._connection: Connection | None = None
+        self._turn = trio.Lock()
         self.outcomes_unknown = 0
         """How often a commit's outcome had to be found out."""
 
@@ -131,6 +132,10 @@ class JournalSession:
         STALE says that it is not in and never will be. JournalDown and BatchRejected say that
         nothing was done. Never to be cancelled: the caller shields it.
         """
+        async with self._turn:
+            return await self._append(arguments)
+
+    async def _append(self, arguments: tuple[Any, ...]) -> Outcome:
         in_doubt = False
         pause_s = 0.02
         while True:
@@ -182,13 +187,14 @@ class JournalSession:
             await trio.sleep(0.05)
 
     async def _rows(self, query: str, *args: Any) -> list[Any]:
-        try:
-            connection = await self.connect()
-            return await connection.rows(query, *args, timeout_s=self._read_timeout_s)
-        except STORE_ERRORS as error:
-            self._drop()
-            self._on_down(type(error).__name__)
-            raise JournalDown(type(error).__name__) from None
+        async with self._turn:
+            try:
+                connection = await self.connect()
+                return await connection.rows(query, *args, timeout_s=self._read_timeout_s)
+            except STORE_ERRORS as error:
+                self._drop()
+                self._on_down(type(error).__name__)
+                raise JournalDown(type(error).__name__) from None
 
     async def read_cards(self, card_ids: Sequence[int]) -> dict[int, CardRow]:
         """The committed rows of these cards, straight from the primary."""

@@ -117,6 +117,12 @@ class RedisConnection:
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.discard()
             raise RedisDown(type(error).__name__) from None
+        except hiredis.ProtocolError:
+            self.discard()
+            raise RedisDown("protocol") from None
+        except RedisDown:
+            self.discard()
+            raise
 
     def discard(self) -> None:
         """Close at once."""

@@ -116,7 +116,7 @@ class ReservationStore:
             try:
                 reply = await self._connection.call(*command, timeout_s=self._timeout_s)
             except RedisDown as error:
-                if "unction" not in str(error):
+                if "unction not found" not in str(error):
                     raise
                 await trio.to_thread.run_sync(load_library, self._url)
                 reply = await self._connection.call(*command, timeout_s=self._timeout_s)
@@ -154,16 +154,28 @@ class ReservationStore:
         """Cards that were given back while somebody waited for them, as it happens, for ever."""
         connection = RedisConnection(self._url)
         channel = f"{self._tag}held"
-        while True:
-            try:
-                await connection.call("SUBSCRIBE", channel, timeout_s=self._timeout_s)
-                while True:
-                    message = await connection.next_message()
-                    if isinstance(message, list) and message[0] == b"message":
-                        names = message[2].decode().split(" ")
-                        yield [int(name.removeprefix(self._tag)) for name in names]
-            except RedisDown:
-                await trio.sleep(_PAUSE_AFTER_FAILURE_S)
+        try:
+            while True:
+                try:
+                    await connection.call("SUBSCRIBE", channel, timeout_s=self._timeout_s)
+                    while True:
+                        card_ids = self._card_ids_in(await connection.next_message())
+                        if card_ids:
+                            yield card_ids
+                except RedisDown:
+                    await trio.sleep(_PAUSE_AFTER_FAILURE_S)
+        finally:
+            connection.discard()
+
+    def _card_ids_in(self, message: object) -> list[int]:
+        """The cards that a notice names. Anybody may say anything on the channel: [] for that."""
+        if not isinstance(message, list) or message[0] != b"message":
+            return []
+        tag = self._tag.encode()
+        try:
+            return [int(name.removeprefix(tag)) for name in message[2].split(b" ")]
+        except ValueError:
+            return []
 
     def close(self) -> None:
         """Close the connection."""

@@ -73,7 +73,7 @@ class _Chain:
 async def replay_cards(
     raw: Any, card_ids: Sequence[int] | None, progress: Callable[[int], None]
 ) -> tuple[int, int, list[Finding]]:
-    """Replay these cards, or all: links, cards, and what does not hold. In the caller's snapshot."""
+    """Replay these cards, or all: links, cards, faults. In the caller's snapshot."""
     findings: list[Finding] = []
     cursor = await (raw.cursor(_ALL) if card_ids is None else raw.cursor(_SOME, list(card_ids)))
     chain: _Chain | None = None

@@ -49,7 +49,7 @@ CHECKS: dict[str, str] = {
         where l.effect <> coalesce(p.effect, 0)
         order by l.card_id, l.version limit 1""",
     "each posting belongs to a link": """
-        select p.card_id, 0::bigint, 'a posting of a link that is not there' as what
+        select p.card_id, 0::bigint as version, 'a posting of a link that is not there' as what
         from posting p left join link l using (month, batch_id, n, card_id)
         where l.card_id is null limit 1""",
     "a card's row is the state after its last link": """
@@ -76,7 +76,8 @@ CHECKS: dict[str, str] = {
                + c.voucher_held + c.points_available + c.points_held <> 0)
         order by c.card_id limit 1""",
     "a key has one effect on a card": """
-        select card_id, max(version)::bigint, 'a request key with two approved links' as what
+        select card_id, max(version)::bigint as version,
+               'a request key with two approved links' as what
         from link where response in (0, 10)
         group by card_id, request_key having count(*) > 1 order by card_id limit 1""",
 }

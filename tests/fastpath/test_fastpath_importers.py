@@ -341,3 +341,8 @@ def test_what_moov_can_say_comes_back(fields, mti, bitmap):
 def test_what_moov_cannot_say_is_refused():
     with pytest.raises(ValueError, match="field 4: moov has no such padding"):
         to_moov_json(ODD)
+
+
+def test_digits_where_track_2_usually_is_come_back():
+    packager = Packager("any", {35: FieldSpec(Kind.N, 1, Encoding.ASCII, pad=Pad.LEFT)}, A, HEX)
+    assert from_moov_json(to_moov_json(packager)) == packager

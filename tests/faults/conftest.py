@@ -18,6 +18,8 @@ if _ROOT not in sys.path:
 
 from fault_switch import BrokenSwitch  # noqa: E402
 
+from switch.embedded.stores import EmbeddedStores  # noqa: E402
+
 _MEMORY = Path("/dev/shm")
 _ENOUGH_BYTES = 2 * 1024**3
 
@@ -59,7 +61,19 @@ def switch() -> Iterator[BrokenSwitch]:
 
 
 @pytest.fixture(scope="session")
-def mortal_switch() -> Iterator[BrokenSwitch]:
-    """The same, with workers that look into a plan for when to die."""
-    with running_switch(plan=True) as running:
+def own_cache() -> Iterator[EmbeddedStores]:
+    """A Redis that nobody starts again but the test."""
+    with scratch_directory() as directory:
+        stores = EmbeddedStores(directory, postgres=False)
+        try:
+            stores.start()
+            yield stores
+        finally:
+            stores.stop()
+
+
+@pytest.fixture(scope="session")
+def mortal_switch(own_cache: EmbeddedStores) -> Iterator[BrokenSwitch]:
+    """Four workers that look into a plan for when to die, and a cache of the test's own."""
+    with running_switch(plan=True, redis_url=own_cache.redis_url) as running:
         yield running

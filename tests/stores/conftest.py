@@ -7,8 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ import pytest
 _ROOT = str(Path(__file__).resolve().parents[2])
 if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
+
+from store_sessions import Sessions, Stores  # noqa: E402
 
 from switch.embedded.stores import EmbeddedStores  # noqa: E402
 from switch.journal.bridge import Connection, bridge  # noqa: E402
@@ -30,16 +31,6 @@ _PROGRAMME = """
 insert into programme values (1, 'Test', '978');
 insert into merchant values (1, '000000000000001', 'Shop');
 """
-
-
-@dataclass(frozen=True)
-class Stores:
-    """Where the stores are: as the owner, as the switch's own role, and the cache."""
-
-    owner_url: str
-    app_url: str
-    redis_url: str
-    servers: EmbeddedStores
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +90,7 @@ async def owner(stores: Stores, loop: None) -> AsyncIterator[Connection]:
 
 
 @pytest.fixture
-async def session(stores: Stores, loop: None) -> AsyncIterator[Callable[..., JournalSession]]:
+async def session(stores: Stores, loop: None) -> AsyncIterator[Sessions]:
     """Makes sessions as lanes have them, under the switch's own role."""
     opened: list[JournalSession] = []
 

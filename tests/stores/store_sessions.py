@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import trio
 
+from switch.embedded.stores import EmbeddedStores
 from switch.journal.bridge import Connection
 from switch.journal.journal import JournalSession, Outcome
 
@@ -14,6 +16,7 @@ __all__ = [
     "WAIT_S",
     "Answers",
     "Sessions",
+    "Stores",
     "backend",
     "hold",
     "state_of",
@@ -23,6 +26,16 @@ __all__ = [
 
 Sessions = Callable[..., JournalSession]
 WAIT_S = 10
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where the stores are: as the owner, as the switch's own role, and the cache."""
+
+    owner_url: str
+    app_url: str
+    redis_url: str
+    servers: EmbeddedStores
 
 
 async def backend(journal: JournalSession) -> int:

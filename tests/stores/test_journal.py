@@ -7,7 +7,6 @@ from typing import Any
 import asyncpg
 import pytest
 import trio
-from conftest import Stores
 from store_batches import (
     COLUMNS,
     NOW,
@@ -23,6 +22,7 @@ from store_sessions import (
     WAIT_S,
     Answers,
     Sessions,
+    Stores,
     backend,
     hold,
     state_of,
@@ -358,3 +358,28 @@ async def test_a_server_that_only_reads_does_nothing_and_says_so(
     finally:
         await owner.script("alter role cardswitch_app reset default_transaction_read_only")
     assert await session().append(arguments) is Outcome.COMMITTED
+
+
+async def test_a_session_that_two_tasks_use_serves_one_after_the_other(
+    owner: Connection, session: Sessions
+) -> None:
+    downs: list[str] = []
+    journal = session(on_down=downs.append)
+    rows = await new_cards(owner, 20)
+    pids: set[int] = set()
+
+    async def ask() -> None:
+        found = await journal.rows("select pg_backend_pid() as pid, pg_sleep(0.02)")
+        pids.add(found[0]["pid"])
+
+    async def write(card_id: int) -> None:
+        assert await journal.append(batch({card_id: rows[card_id]})) is Outcome.COMMITTED
+
+    with trio.fail_after(WAIT_S):
+        async with trio.open_nursery() as nursery:
+            for card_id in rows:
+                nursery.start_soon(ask)
+                nursery.start_soon(write, card_id)
+    assert len(pids) == 1
+    assert downs == []
+    assert journal.outcomes_unknown == 0

@@ -8,7 +8,6 @@ from typing import Any
 import asyncpg
 import pytest
 import trio
-from conftest import Stores
 from store_batches import (
     NOW,
     batch,
@@ -21,6 +20,7 @@ from store_batches import (
 from store_sessions import (
     WAIT_S,
     Sessions,
+    Stores,
     state_of,
 )
 
