@@ -163,4 +163,5 @@ def _link(request: CardRequest, card: WorkingCard, answer: Answer) -> Link:
         merchant_id=request.terminal.merchant_id,
         purse=request.purse,
         requested_minor=request.amount_minor,
+        foreign_currency=request.foreign_currency,
     )

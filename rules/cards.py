@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 
 import msgspec
 
@@ -185,6 +186,11 @@ class WorkingCard:
             if link.key == key:
                 return link
         return None
+
+    def lacks_link(self, keys: Iterable[bytes]) -> bool:
+        """Whether the window points one of these keys to a link that has not been read."""
+        versions = map(self.window.find, keys)
+        return any(version is not None and version not in self.known for version in versions)
 
     def find_transaction(self, transaction_id: str) -> Link | None:
         """The link that answered with this `TX`."""

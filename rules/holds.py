@@ -6,6 +6,8 @@ there, and what it does not use goes back into the very lots. Several may be ope
 
 from __future__ import annotations
 
+import msgspec
+
 from rules.booking import Moment, Policy, approve, refuse
 from rules.cards import CardStatus, Hold, WorkingCard
 from rules.ledger import Answer, Link
@@ -118,6 +120,7 @@ def expire_hold(request: CardRequest, card: WorkingCard, moment: Moment) -> Answ
     hold = next((hold for hold in card.state.holds if hold.version == request.hold_version), None)
     if hold is None or hold.expires_s > moment.now_s:
         return refuse(request, card, moment, Response.NO_SUCH_ORIGINAL, Rule.ORIGINAL)
+    request = msgspec.structs.replace(request, purse=hold.purse)
     moves = release(card, hold, hold.amount_minor)
     return approve(
         request,

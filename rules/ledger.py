@@ -86,6 +86,8 @@ class Link(msgspec.Struct, gc=False):
     effect_minor: int = 0
     available_after_minor: int = 0
     held_after_minor: int = 0
+    foreign_currency: str = ""
+    """The currency of its postings where it is not the purse's."""
     undoes: int = 0
     """Version of the link that this one undoes, wholly or partly; 0 for none."""
     status_before: int = 0

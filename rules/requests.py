@@ -122,6 +122,8 @@ class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     original_key: bytes = b""
     own_request_key: bytes = b""
     """An advice's: the key its transaction would have as a request."""
+    foreign_currency: str = ""
+    """DE 49 where it is not the purse's: only an advice is accepted with it, into suspense."""
     foreign_content: Rule = Rule.NONE
     """Why an advice can never be posted to a card: what it asks for, or in which currency."""
     hold_version: int = 0

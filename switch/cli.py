@@ -21,9 +21,12 @@ def main(arguments: list[str] | None = None) -> int:
     _add_up(verbs)
     _add_pos(verbs)
     _add_verify(verbs)
+    _add_projections(verbs)
     worker = verbs.add_parser("worker")  # started by `up`
     worker.add_argument("file", type=Path)
     worker.set_defaults(run=_worker)
+    projector = verbs.add_parser("projector")  # started by the first worker
+    projector.set_defaults(run=_projector)
     parsed = parser.parse_args(arguments)
     result = parsed.run(parsed)
     return int(result)
@@ -83,6 +86,12 @@ def _worker(arguments: argparse.Namespace) -> int:
     return run_worker(arguments.file)
 
 
+def _projector(_: argparse.Namespace) -> int:
+    from switch.projections.process import project
+
+    return project()
+
+
 def _add_pos(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from switch.pos import add_parser
 
@@ -90,9 +99,72 @@ def _add_pos(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def _add_verify(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from switch.verify import add_parser
+    parser = verbs.add_parser(
+        "verify",
+        help="check the whole journal; 1 when something is broken",
+        description="Check the journal, also while the switch runs. Exit 0: everything holds, 1: "
+        "something is broken and named, 2: it could not be checked.",
+    )
+    _add_database(parser)
+    parser.add_argument("--full", action="store_true", help="replay all cards, not a sample")
+    parser.add_argument(
+        "--export", type=Path, metavar="FILE", help="add a signed checkpoint when all holds"
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="checkpoints exported earlier; those in DIR are always compared",
+    )
+    parser.set_defaults(run=_verify)
 
-    add_parser(verbs)
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from switch.verify import run_verify
+
+    return run_verify(arguments)
+
+
+def _add_projections(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    rebuild = verbs.add_parser(
+        "rebuild",
+        help="make all projections anew and compare them with the live ones",
+        description="Make all projections anew from the journal and compare them with the live "
+        "ones, also while the switch runs. Exit 0: equal (or replaced), 1: they differ, 2: it "
+        "could not be done.",
+    )
+    _add_database(rebuild)
+    rebuild.add_argument("--replace", action="store_true", help="put the new ones in their place")
+    rebuild.set_defaults(run=_rebuild)
+    open_items = verbs.add_parser(
+        "open-items",
+        help="list what a person has to look at",
+        description="Late reversals, suspense and shortfalls that nobody has cleared, the oldest "
+        "first. Exit 0, or 2 when they cannot be read.",
+    )
+    _add_database(open_items)
+    open_items.add_argument("--json", action="store_true", help="one JSON list, for scripts")
+    open_items.set_defaults(run=_open_items)
+
+
+def _rebuild(arguments: argparse.Namespace) -> int:
+    from switch.projections.rebuild import run_rebuild
+
+    return run_rebuild(arguments)
+
+
+def _open_items(arguments: argparse.Namespace) -> int:
+    from switch.projections.open_items import run_open_items
+
+    return run_open_items(arguments)
+
+
+def _add_database(parser: argparse.ArgumentParser) -> None:
+    """How a verb that works on the database finds it."""
+    parser.add_argument("--data", type=Path, default=Path(".data"), metavar="DIR")
+    parser.add_argument("--postgres", metavar="URL", help="else that of the switch running on DIR")
 
 
 if __name__ == "__main__":

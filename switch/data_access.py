@@ -12,17 +12,11 @@ import msgspec
 from switch.keys import MASTER_KEY_VARIABLE, MasterKey, MasterKeyError
 from switch.prepare import load_master_key, load_saved_settings
 
-__all__ = ["CannotRun", "add_database", "database_url", "master_key", "say"]
+__all__ = ["CannotRun", "database_url", "master_key", "say"]
 
 
 class CannotRun(Exception):
     """Why a verb cannot do its work; exit code 2."""
-
-
-def add_database(parser: argparse.ArgumentParser) -> None:
-    """The two flags."""
-    parser.add_argument("--data", type=Path, default=Path(".data"), metavar="DIR")
-    parser.add_argument("--postgres", metavar="URL", help="else that of the switch running on DIR")
 
 
 def database_url(arguments: argparse.Namespace) -> str:

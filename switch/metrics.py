@@ -147,6 +147,12 @@ class Metrics:
         self.queue_depth = self._gauge("queue_depth", "Requests that wait for a batch")
         self.months_ahead = self._gauge("months_ahead", "Months the journal has partitions for")
         self.waiting_cards = self._gauge("waiting_cards", "Cards that requests wait for")
+        self.projector_lag_links = self._gauge(
+            "projector_lag_links", "Links not projected yet (no more than 100,001)"
+        )
+        self.projector_lag_seconds = self._gauge(
+            "projector_lag_seconds", "Age of the oldest link not projected yet"
+        )
         self.batch_refusals = self._counter("batch_refusals", "Batches refused as stale")
         self.unknown_outcomes = self._counter(
             "unknown_outcomes", "Commits whose outcome had to be asked for"

@@ -33,6 +33,7 @@ from switch.metrics import Metrics, Store, StoreFault, http_response, request_pa
 from switch.pipeline import Lane, Pipeline
 from switch.prepare import load_master_key, load_saved_settings
 from switch.programme import load_programme, read_epoch
+from switch.projections.process import ProjectorFile, keep_projecting
 from switch.reservation.store import ReservationStore, Sealer
 from switch.server import Server, link_config, listening_socket, private_listener
 from switch.supervised_workers import PARENT_FD_VARIABLE, READY_FD_VARIABLE
@@ -47,6 +48,7 @@ _NEW_CARDS_PERIOD_S = 1.0
 _REFUSALS_PERIOD_S = 0.2
 _PROBE_PERIOD_S = 0.05
 _MONTHS_PERIOD_S = 600
+_LAG_PERIOD_S = 5
 _STALLED_AFTER_S = 2.0
 _REQUEST_BYTES_MAX = 4096
 _POS, _NETWORK = "pos", "network"
@@ -232,6 +234,9 @@ class Worker:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             _say_ready()
             event(log, logging.INFO, "ready", run=self._run)
+            if file.index == 0:
+                nursery.start_soon(keep_projecting, ProjectorFile(self._url, file.data_dir))
+                nursery.start_soon(self._watch_projector)
             async for _ in signals:
                 break
         self._draining = True
@@ -290,6 +295,15 @@ class Worker:
                 self._months_ahead = rows[0]["ahead"]
                 self._metrics.months_ahead.set(self._months_ahead)
             await trio.sleep(_MONTHS_PERIOD_S)
+
+    async def _watch_projector(self) -> None:
+        """How far the projections are behind the journal."""
+        while True:
+            with contextlib.suppress(JournalDown):
+                lag = (await self._rows("select links, seconds from projection_lag()"))[0]
+                self._metrics.projector_lag_links.set(lag["links"])
+                self._metrics.projector_lag_seconds.set(lag["seconds"])
+            await trio.sleep(_LAG_PERIOD_S)
 
     async def _listen_for_notices(self, reservation: ReservationStore) -> None:
         """Other workers' notices that a card somebody waits for is free."""

@@ -72,7 +72,7 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "trio_asyncio": ("switch/journal/bridge.py",),
     "hiredis": ("switch/reservation/connection.py",),
     "redis": ("switch/reservation/connection.py",),
-    "cryptography": ("switch/keyblock.py", "switch/keys.py"),
+    "cryptography": ("switch/keyblock.py", "switch/keys.py", "switch/signing.py"),
     "prometheus_client": ("switch/metrics.py", "switch/supervised_metrics.py"),
 }
 """The only files of switch/ that know these libraries."""

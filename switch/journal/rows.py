@@ -86,7 +86,7 @@ def batch_arguments(
         previous = card.base_batch_id
         for link in card.new:
             links.append(link_row(link, previous))
-            currency = link.purse.currency(card.facts.currency)
+            currency = link.foreign_currency or link.purse.currency(card.facts.currency)
             for leg, posting in enumerate(link.postings):
                 postings.append(posting_row(len(links), leg, link, posting, currency))
             previous = batch_id

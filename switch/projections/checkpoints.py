@@ -15,7 +15,19 @@ from switch.projections.reading import Position
 from switch.projections.sealing import Block
 from switch.signing import SigningKey, is_signed
 
-__all__ = ["Checkpoint", "append_checkpoint", "checkpoint_of", "read_checkpoints"]
+__all__ = [
+    "CHECKPOINTS_FILE",
+    "SIGNING_KEY_FILE",
+    "Checkpoint",
+    "append_checkpoint",
+    "checkpoint_of",
+    "newest_block",
+    "read_checkpoints",
+]
+
+CHECKPOINTS_FILE = "checkpoints.jsonl"
+"""In the data directory: what the projector has written down."""
+SIGNING_KEY_FILE = "checkpoint.key"
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -69,3 +81,9 @@ def read_checkpoints(path: Path) -> list[Checkpoint]:
         except msgspec.DecodeError:
             found.append(Checkpoint(0, 0, 0, 0, "", "", ""))
     return found
+
+
+def newest_block(path: Path) -> int:
+    """The highest block that a file tells of; 0 when there is no such file."""
+    known = read_checkpoints(path) if path.exists() else []
+    return max((checkpoint.block for checkpoint in known), default=0)

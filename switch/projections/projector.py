@@ -28,7 +28,7 @@ from switch.projections.reading import (
 from switch.projections.sealing import Sealer, last_block, write_blocks
 from switch.projections.writing import write_effects
 
-__all__ = ["STEP_LINKS_MAX", "JournalBehind", "run_projector", "step"]
+__all__ = ["STEP_LINKS_MAX", "JournalBehind", "Overtaken", "run_projector", "step"]
 
 STEP_LINKS_MAX = 2_000
 _PERIOD_S = 0.2
@@ -55,7 +55,7 @@ class JournalBehind(Exception):
     """
 
 
-class _Overtaken(Exception):
+class Overtaken(Exception):
     """Somebody else has moved the position on."""
 
 
@@ -83,7 +83,7 @@ async def step(
     async with raw.transaction():
         # First the position: it is the lock, too.
         if not await raw.fetchval(_MOVE, *moved):
-            raise _Overtaken
+            raise Overtaken
         await write_effects(raw, effects)
         if sealer is not None:
             await write_blocks(raw, sealer.seal(entries, await last_block(raw)))
@@ -144,7 +144,7 @@ async def _follow(
         xmin = await connection.value(_XMIN)
         links = 0
         if xmin != nothing_below:
-            with contextlib.suppress(_Overtaken):
+            with contextlib.suppress(Overtaken):
                 links = await connection.unit(lambda raw: step(raw, sealer))
                 nothing_below = 0 if links else xmin
         after_step(links)

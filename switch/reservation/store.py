@@ -55,7 +55,7 @@ class Sealer:
         self._key = key
 
     def _digest(self, card_id: int, body: bytes) -> bytes:
-        person = card_id.to_bytes(16, "big")
+        person = card_id.to_bytes(16, "big", signed=True)
         return hashlib.blake2b(body, digest_size=12, key=self._key, person=person).digest()
 
     def seal(self, card_id: int, row: CardRow) -> bytes:

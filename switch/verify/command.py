@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import trio
 
-from switch.data_access import CannotRun, add_database, database_url, master_key, say
+from switch.data_access import CannotRun, database_url, master_key, say
 from switch.journal.bridge import STORE_ERRORS, bridge
 from switch.keys import MasterKeyError
 from switch.projections.checkpoints import (
+    CHECKPOINTS_FILE,
+    SIGNING_KEY_FILE,
     Checkpoint,
     append_checkpoint,
     checkpoint_of,
@@ -21,37 +22,11 @@ from switch.signing import SigningKey, SigningKeyError
 from switch.verify.report import Report
 from switch.verify.verification import verify
 
-__all__ = ["CHECKPOINTS_FILE", "SIGNING_KEY_FILE", "add_parser"]
-
-CHECKPOINTS_FILE = "checkpoints.jsonl"
-SIGNING_KEY_FILE = "checkpoint.key"
+__all__ = ["run_verify"]
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """The verb `verify`."""
-    parser = verbs.add_parser(
-        "verify",
-        help="check the whole journal; 1 when something is broken",
-        description="Check the journal, also while the switch runs. Exit 0: everything holds, 1: "
-        "something is broken and named, 2: it could not be checked.",
-    )
-    add_database(parser)
-    parser.add_argument("--full", action="store_true", help="replay all cards, not a sample")
-    parser.add_argument(
-        "--export", type=Path, metavar="FILE", help="add a signed checkpoint when all holds"
-    )
-    parser.add_argument(
-        "--against",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="checkpoints exported earlier; those in DIR are always compared",
-    )
-    parser.set_defaults(run=_run)
-
-
-def _run(arguments: argparse.Namespace) -> int:
+def run_verify(arguments: argparse.Namespace) -> int:
+    """Check, print, and add a checkpoint where one is wanted; the exit code."""
     try:
         url = database_url(arguments)
         key = master_key(arguments.data)

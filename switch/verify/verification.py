@@ -18,12 +18,13 @@ SAMPLE_CARDS = 1_000
 _CHECKPOINTS = "the journal goes on from its checkpoints"
 
 _BEGIN = "begin isolation level repeatable read read only"
-# The hot path's sessions never scan whole tables; here that is the point.
+# The hot path's sessions never scan whole tables; here that is the point. And `limit 1` must not
+# lure the planner into comparing every link with every posting.
 _WHOLE = """
 set local enable_seqscan = on; set local enable_hashjoin = on; set local enable_mergejoin = on;
 set local enable_sort = on; set local enable_bitmapscan = on; set local work_mem = '128MB';
-set local plan_cache_mode = auto; set local cursor_tuple_fraction = 1;
-set local idle_in_transaction_session_timeout = 0
+set local enable_nestloop = off; set local plan_cache_mode = auto;
+set local cursor_tuple_fraction = 1; set local idle_in_transaction_session_timeout = 0
 """
 _IN_ORDER = "set local enable_sort = off; set local enable_seqscan = off"
 _SAMPLE = """

@@ -6,6 +6,7 @@ Everything that can be refused without knowing the card is refused here, by rais
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from fastpath import pinblock
 from fastpath.codec import Message
@@ -70,6 +71,9 @@ def _operations() -> dict[tuple[str, str], tuple[Operation, Purse]]:
 
 
 _OPERATIONS = _operations()
+_REFERRING = {"40": Operation.REVERSAL, "42": Operation.REVERSAL, "60": Operation.OUTCOME}
+_TOLD = frozenset({Operation.REVERSAL, Operation.OUTCOME, Operation.ADVICE})
+_NAMES_BY_ID = frozenset({Operation.RETURN, Operation.ADVICE})
 
 
 class Refused(Exception):
@@ -109,65 +113,54 @@ class Translator:
         transaction_id: str,
         now_s: int,
     ) -> Translated:
-        """The typed request of an authenticated 01xx, 02xx or 04xx. Raises Refused, FormatError."""
-        mti = message.mti
-        message_class, function = mti[1], mti[2]
+        """The typed request of an authenticated 01xx, 02xx, 04xx or 0600.
+
+        Raises Refused and FormatError.
+        """
         code = _required(message, _PROCESSING_CODE)
         private_text = message.get(_PRIVATE)
         private = parse_private(private_text) if private_text else {}
         stan = _required(message, _STAN)
         pan = _card_number(message)
-        reversal = message_class == "4" or mti[1:3] == "60"
-        named = _OPERATIONS.get((message_class, code))
-        if reversal:
-            operation = Operation.REVERSAL if message_class == "4" else Operation.OUTCOME
-            purse = _PURSES.get(code[2:4]) or _PURSES.get(code[4:])
-            if purse is None and code != _ALL_PURSES:
-                raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
-        elif function == "2" and message_class == "2":
-            operation = Operation.ADVICE
-            purse = _PURSES.get(code[2:4]) or _PURSES.get(code[4:])
-        elif named is None or function != "0":
-            raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
-        else:
-            operation, purse = named
-        purse = purse or Purse.ECASH
+        operation, purse = _operation(message.mti, code)
+        told = operation in _TOLD  # what has happened is not refused, nor does it need a PIN
         if operation in _NETWORK_ONLY and not terminal.rules.network:
             raise Refused(Response.NOT_PERMITTED_TO_TERMINAL, Rule.PERMISSION)
         currency = message.get(_CURRENCY)
-        foreign_currency = currency is not None and currency != purse.currency(
-            self.programme.currency
-        )
-        amount_minor = message.amount(_AMOUNT)
-        advice = operation is Operation.ADVICE
-        if foreign_currency and not advice:
+        foreign = currency is not None and currency != purse.currency(self.programme.currency)
+        if foreign and not _is_about_advice(operation, message):
             raise Refused(Response.INVALID_TRANSACTION, Rule.CURRENCY)
-        if not amount_minor and not reversal and not advice and operation not in AMOUNT_OPTIONAL:
+        amount_minor = message.amount(_AMOUNT) or 0
+        if not amount_minor and not told and operation not in AMOUNT_OPTIONAL:
             raise Refused(Response.INVALID_AMOUNT, Rule.AMOUNT)
         instant_s, local = self._instant(message, private, terminal, now_s)
         oldest_s, latest_s = now_s - self._horizon_s, now_s + self._clock_ahead_s
-        if instant_s and not reversal and not advice and not oldest_s <= instant_s <= latest_s:
+        if instant_s and not told and not oldest_s <= instant_s <= latest_s:
             raise Refused(Response.INVALID_TRANSACTION, Rule.CLOCK)
-        original_name = _original(message, stan) if reversal or advice else ""
-        replacement = message.get(_REPLACEMENT) if reversal else None
-        proven = reversal or advice  # what has happened needs no PIN and no code
-        entry = Entry.READ if proven else _entry(message)
+        entry = Entry.READ if told else _entry(message)
         card_id, digest = self._card(pan, private, entry)
         party = f"{link.acquirer_id}|{terminal.code}|{terminal.merchant_code}|{code}|{local}"
-        # An advice for an unknown number is kept on its merchant's chain, and looked for there.
-        about_advice = advice or operation is Operation.OUTCOME or original_name[:2] == _ADVICE
-        card_unknown = about_advice and card_id < 0
+        card_unknown = card_id < 0 and _is_about_advice(operation, message)
         if card_unknown:
             card_id = suspense_card_id(terminal.rules.merchant_id)
             party += f"|{digest.hex()}"  # many numbers share that chain
-        key = request_key(instant_s, f"{party}|{message_class}{function}|{stan}")
+        if told:
+            more = _reference(message, private, operation, instant_s, party)
+            more["foreign_content"] = _foreign_content(message.mti, code, foreign=foreign)
+        else:
+            more = {
+                "expiry": message.get(_EXPIRY),
+                "pvv": self._pvv(message, private, terminal, pan),
+                "code_digest": self._code_digest(private, digest),
+                "partial_allowed": private.get("PA") == "1",
+            }
+        replacement = message.get(_REPLACEMENT) if told else None
+        content = f"{code}|{message.amount(_AMOUNT)}|{currency}|{replacement}"
+        content += f"|{message.get(_TO_ACCOUNT)}|{private.get('OR')}"
         request = CardRequest(
             operation=operation,
-            key=key,
-            fingerprint=content_fingerprint(
-                f"{code}|{amount_minor}|{currency}|{replacement}|{message.get(_TO_ACCOUNT)}"
-                f"|{private.get('OR')}"
-            ),
+            key=request_key(instant_s, f"{party}|{message.mti[1:3]}|{stan}"),
+            fingerprint=content_fingerprint(content),
             transaction_id=transaction_id,
             rrn=(message.get(_RRN) or "").strip(),
             card_digest=digest,
@@ -175,26 +168,12 @@ class Translator:
             terminal=terminal.rules,
             purse=purse,
             all_purses=code == _ALL_PURSES,
-            amount_minor=amount_minor or 0,
-            amount_given=bool(amount_minor),
+            amount_minor=amount_minor,
+            amount_given=amount_minor != 0,
+            foreign_currency=(currency or "") if foreign else "",
             entry=entry,
-            expiry=None if proven else message.get(_EXPIRY),
-            pvv=None if proven else self._pvv(message, private, terminal, pan),
-            code_digest=None if proven else self._code_digest(private, digest),
-            partial_allowed=private.get("PA") == "1",
-            original_transaction_id=private.get("OR", "") if not reversal else "",
-            approval_code=message.get(_APPROVAL_CODE) or "" if advice else "",
-            names_original=advice and message.get(_ORIGINAL) is not None,
-            original_key=request_key(instant_s, f"{party}|{original_name}") if proven else b"",
-            own_request_key=request_key(instant_s, f"{party}|20|{stan}") if advice else b"",
-            foreign_content=_foreign_content(named, foreign=foreign_currency)
-            if advice
-            else Rule.NONE,
-            bar_unknown=private.get("TB") == "1",
-            reverses_nothing=reversal
-            and (code[:2] in _ENQUIRY_TYPES or original_name.startswith("4")),
-            reason=_reason(private.get("RE", "")),
-            final_amount_minor=int(replacement[:12]) if replacement else None,
+            original_transaction_id=private.get("OR", "") if operation in _NAMES_BY_ID else "",
+            **more,
         )
         return Translated(request, card_id)
 
@@ -285,16 +264,63 @@ def _entry(message: Message) -> Entry:
     return Entry.KEYED
 
 
-def _original(message: Message, stan: str) -> str:
+def _operation(mti: str, code: str) -> tuple[Operation, Purse]:
+    """What is asked or told, and of which purse. Refused (12) where nothing is known by it."""
+    named = _OPERATIONS.get((mti[1], code))
+    if named is not None and mti[1:3] in ("10", "20"):
+        return named
+    purse = _PURSES.get(code[2:4]) or _PURSES.get(code[4:])
+    if mti[1:3] == "22":  # always accepted; what it is about is looked at later
+        return Operation.ADVICE, purse or Purse.ECASH
+    operation = _REFERRING.get(mti[1:3])
+    if operation is None or (purse is None and code != _ALL_PURSES):
+        raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
+    return operation, purse or Purse.ECASH
+
+
+def _reference(
+    message: Message,
+    private: dict[str, str],
+    operation: Operation,
+    instant_s: int,
+    party: str,
+) -> dict[str, Any]:
+    """What a message says of an earlier one: which it is, and what is to become of it."""
+    stan = message.get(_STAN)
+    named = _original(message)
+    advice = operation is Operation.ADVICE
+    replacement = message.get(_REPLACEMENT)
+    code = message.get(_PROCESSING_CODE) or ""
+    return {
+        "original_key": request_key(instant_s, f"{party}|{named}"),
+        "names_original": advice and message.get(_ORIGINAL) is not None,
+        "approval_code": (message.get(_APPROVAL_CODE) or "") if advice else "",
+        "own_request_key": request_key(instant_s, f"{party}|20|{stan}") if advice else b"",
+        "bar_unknown": private.get("TB") == "1",
+        "reverses_nothing": code[:2] in _ENQUIRY_TYPES or named.startswith("4"),
+        "reason": _reason(private.get("RE", "")),
+        "final_amount_minor": int(replacement[:12]) if replacement else None,
+    }
+
+
+def _original(message: Message) -> str:
     """Message class, function and STAN of the original: DE 90, else class 2 with the own STAN."""
     original = message.get(_ORIGINAL)
     if original is None:
-        return f"20|{stan}"
-    return f"{original[1]}{original[2]}|{original[4:10]}"
+        return f"20|{message.get(_STAN)}"
+    return f"{original[1:3]}|{original[4:10]}"
 
 
-def _foreign_content(named: tuple[Operation, Purse] | None, *, foreign: bool) -> Rule:
+def _is_about_advice(operation: Operation, message: Message) -> bool:
+    """Whether it is an advice or about one: for those, unknown and foreign things are kept."""
+    return operation in (Operation.ADVICE, Operation.OUTCOME) or (
+        operation is Operation.REVERSAL and _original(message).startswith(_ADVICE)
+    )
+
+
+def _foreign_content(mti: str, code: str, *, foreign: bool) -> Rule:
     """Why an advice cannot be about this switch's cards: only sales in their currency are."""
+    named = _OPERATIONS.get((mti[1], code))
     if named is None or named[0] is not Operation.REDEEM:
         return Rule.OPERATION
     return Rule.CURRENCY if foreign else Rule.NONE

@@ -7,10 +7,12 @@ from typing import Any
 
 import asyncpg
 
+from .checks import assert_accepted
 from .demo import Demo
 from .messages import Reply
+from .terminal import Terminal
 
-__all__ = ["balance_changes", "booked_on", "link_count", "postings"]
+__all__ = ["assert_in_suspense", "balance_changes", "booked_on", "link_count", "postings"]
 
 Rows = list[dict[str, Any]]
 
@@ -61,3 +63,13 @@ def booked_on(switch: Demo, reply: Reply, kind: str) -> dict[str, int]:
             if account.startswith(f"{kind}:"):
                 booked[account] = booked.get(account, 0) + row["amount_minor"]
     return booked
+
+
+def assert_in_suspense(switch: Demo, till: Terminal, reply: Reply, amount_minor: int) -> None:
+    """Accepted, with the rule that spoke; on the merchant's suspense account, on no card."""
+    assert_accepted(reply)
+    assert reply.why
+    merchant = till.identity.merchant
+    assert booked_on(switch, reply, "suspense") == {f"suspense:{merchant}": amount_minor}
+    assert booked_on(switch, reply, "card") == {}
+    assert booked_on(switch, reply, "shortfall") == {}

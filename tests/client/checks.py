@@ -10,6 +10,7 @@ from .messages import Card, Reply
 from .terminal import Terminal
 
 __all__ = [
+    "assert_accepted",
     "assert_outcome",
     "assert_refused_alike",
     "assert_shape",
@@ -87,6 +88,12 @@ def _assert_forms(reply: Reply) -> None:
             assert 0 <= amounts.available_minor <= amounts.ledger_minor
     if reply.mti in {"0410", "0430"} and reply.code == "00":
         assert reply.state in {"REVERSED", "PARTIAL", "ALREADY", "NOTHING"}
+
+
+def assert_accepted(reply: Reply) -> None:
+    """An advice that was accepted, whatever was made of it."""
+    assert_shape(reply)
+    assert (reply.mti, reply.code) == ("0230", "00"), reply
 
 
 def assert_undone(reply: Reply, state: str) -> None:

@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import asyncpg
 import msgspec
 
 from rules.authorize import decide
@@ -16,15 +15,18 @@ from rules.cards import CardFacts, CardState, CardStatus, WorkingCard
 from rules.identity import content_fingerprint, format_transaction_id, request_key, suspense_card_id
 from rules.ledger import Link
 from rules.requests import CardRequest, Operation, Terminal
+from switch.journal.bridge import Connection
 from switch.journal.rows import batch_arguments
+from switch.projections.projector import step
+from switch.projections.sealing import Sealer
 
-__all__ = ["DAY_S", "Request", "World", "append_sql"]
+__all__ = ["APPEND", "DAY_S", "Request", "World", "project"]
 
 DAY_S = 86_400
 POLICY = Policy()
 FACTS = msgspec.msgpack.encode(CardFacts(1, "978", "9912"))
 
-append_sql = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 49)) + ")"
+APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 49)) + ")"
 
 Request = tuple[int, CardRequest]
 
@@ -32,8 +34,8 @@ Request = tuple[int, CardRequest]
 class World:
     """Cards of one database and what is done to them."""
 
-    def __init__(self, raw: asyncpg.Connection) -> None:
-        self.raw = raw
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
         self.cards: dict[int, WorkingCard] = {}
         self.numbers = itertools.count(1)
         self.now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
@@ -43,7 +45,7 @@ class World:
 
     async def prepare(self) -> None:
         """A programme with two merchants."""
-        await self.raw.execute(
+        await self.connection.script(
             "insert into programme values (1, 'Test', '978') on conflict do nothing;"
             "insert into merchant values (1, '000000000000001', 'Shop'),"
             " (2, '000000000000002', 'Other shop') on conflict do nothing"
@@ -61,12 +63,12 @@ class World:
         state = CardState.new()
         state.status = CardStatus.ACTIVE
         encoded = msgspec.msgpack.encode(state)
-        await self.raw.execute(
+        await self.connection.rows(
             "insert into card select unnest($1::bigint[]), unnest($2::bytea[]), 1, '9912'",
             list(ids),
             [card_id.to_bytes(12, "big", signed=True) for card_id in ids],
         )
-        await self.raw.execute(
+        await self.connection.rows(
             "insert into card_state select unnest($1::bigint[]), 0, 0, 3, 0, 0, 0, 0, 0, 0, $2, ''",
             list(ids),
             encoded,
@@ -124,5 +126,13 @@ class World:
     async def do(self, *requests: Request) -> list[Link]:
         """Decide and append one batch; its links."""
         arguments, links = self.decide(requests)
-        assert await self.raw.fetchval(append_sql, *arguments) == 0
+        assert await self.connection.value(APPEND, *arguments) == 0
         return links
+
+
+async def project(app: Connection, sealer: Sealer | None = None, *, limit: int = 2_000) -> int:
+    """Steps until there is nothing more; how many links they took."""
+    links = 0
+    while taken := await app.unit(lambda raw: step(raw, sealer, limit=limit)):
+        links += taken
+    return links

@@ -24,10 +24,19 @@ POLICY = Policy()
 PVV = b"4711"
 CODE_DIGEST = b"right-code-digest"
 
-TILL = Terminal(1, 501, network=False)
-OTHER_TILL = Terminal(2, 502, network=False)
-SERVICE_DESK = Terminal(3, 501, network=False, may_return_unlinked=True)
+FLOOR_LIMIT_MINOR = 5_000
+TILL = Terminal(1, 501, network=False, floor_limit_minor=FLOOR_LIMIT_MINOR)
+OTHER_TILL = Terminal(2, 502, network=False, floor_limit_minor=FLOOR_LIMIT_MINOR)
+SERVICE_DESK = Terminal(
+    3, 501, network=False, may_return_unlinked=True, floor_limit_minor=FLOOR_LIMIT_MINOR
+)
 NETWORK = Terminal(4, 900, network=True)
+"""It decides nothing by itself: no floor limit."""
+PUMP = Terminal(
+    5, 501, network=False, floor_limit_minor=FLOOR_LIMIT_MINOR, completion_tolerance_percent=10
+)
+
+SWEEPER = Terminal(0, 0, network=False)
 
 _TYPES = {
     Operation.UNLOCK: "91",
@@ -41,8 +50,20 @@ _TYPES = {
     Operation.DEACTIVATE: "92",
     Operation.BLOCK: "94",
     Operation.UNBLOCK: "95",
+    Operation.HOLD: "00",
+    Operation.ADVICE: "00",
 }
-_FROM_ACCOUNT = frozenset({Operation.REDEEM, Operation.CASH_OUT, Operation.BALANCE})
+_FROM_ACCOUNT = frozenset(
+    {
+        Operation.REDEEM,
+        Operation.CASH_OUT,
+        Operation.BALANCE,
+        Operation.HOLD,
+        Operation.ADVICE,
+    }
+)
+_CLASSES = {Operation.BALANCE: "10", Operation.HOLD: "10", Operation.ADVICE: "22"}
+"""Message class and function: requests of class 2 unless they stand here."""
 _numbers = itertools.count(1)
 _stans = itertools.count(1)
 
@@ -67,7 +88,7 @@ def make_key(
     message_class: str | None = None,
 ) -> bytes:
     if message_class is None:
-        message_class = "10" if operation is Operation.BALANCE else "20"
+        message_class = _CLASSES.get(operation, "20")
     code = processing_code(operation, purse)
     parts = f"{terminal.terminal_id}|{terminal.merchant_id}|{code}|{message_class}|{stan:06d}"
     return request_key(instant_s, parts)
@@ -94,6 +115,11 @@ def make_request(
     """A request as the translation makes it; each call is a message of its own unless `stan` is."""
     stan = next(_stans) if stan is None else stan
     code = processing_code(operation, purse)
+    own_request_key = b""
+    if operation is Operation.ADVICE:
+        own_request_key = make_key(
+            Operation.REDEEM, stan, instant_s=instant_s, purse=purse, terminal=terminal
+        )
     return CardRequest(
         operation=operation,
         key=make_key(operation, stan, instant_s=instant_s, purse=purse, terminal=terminal),
@@ -112,6 +138,73 @@ def make_request(
         code_digest=code_digest,
         partial_allowed=partial_allowed,
         original_transaction_id=original,
+        own_request_key=own_request_key,
+    )
+
+
+def make_advice(
+    amount_minor: int,
+    *,
+    hold: CardRequest | None = None,
+    by: str = "tx",
+    request: CardRequest | None = None,
+    **changes: object,
+) -> CardRequest:
+    """0220: a sale decided at the terminal, or the completion of a hold.
+
+    The hold is named by its `tx`, by its approval `code` or by its `key` (DE 90). `request` is the
+    sale's own request, sent before under the same STAN.
+    """
+    made = ("terminal", "purse", "instant_s", "stan", "rrn")
+    named = {name: changes.pop(name) for name in made if name in changes}
+    if request is not None or hold is not None:
+        like = request or hold
+        named.setdefault("terminal", like.terminal)
+        named.setdefault("purse", like.purse)
+    advice = make_request(Operation.ADVICE, amount_minor, **named)
+    if request is not None:
+        changes.setdefault("own_request_key", request.key)
+    if hold is not None and by == "tx":
+        changes |= {"original_transaction_id": hold.transaction_id, "names_original": True}
+    elif hold is not None and by == "code":
+        changes["approval_code"] = hold.transaction_id[-6:]
+    elif hold is not None:
+        changes |= {"original_key": hold.key, "names_original": True}
+    return msgspec.structs.replace(advice, **changes)
+
+
+def make_expiry(version: int, *, round_number: int = 1) -> CardRequest:
+    """What the sweeper asks for a hold; its keys carry no instant and are no terminal's."""
+    return CardRequest(
+        operation=Operation.HOLD_EXPIRY,
+        key=request_key(0, f"sweeper|{version}|{round_number}"),
+        fingerprint=content_fingerprint(f"expiry|{version}"),
+        transaction_id=next_transaction_id(),
+        rrn="",
+        terminal=SWEEPER,
+        hold_version=version,
+    )
+
+
+def make_outcome(
+    original: CardRequest, *, bar_unknown: bool = False, stan: int | None = None
+) -> CardRequest:
+    """0600: what became of a message. Neither DE 4 nor the answer's state is part of it."""
+    stan = next(_stans) if stan is None else stan
+    instant_s = int.from_bytes(original.key[:4], "big")
+    parts = f"outcome|{original.terminal.terminal_id}|{stan}|{original.purse}"
+    return CardRequest(
+        operation=Operation.OUTCOME,
+        key=request_key(instant_s, parts),
+        fingerprint=content_fingerprint(parts),
+        transaction_id=next_transaction_id(),
+        rrn="",
+        terminal=original.terminal,
+        purse=original.purse,
+        amount_given=False,
+        original_key=original.key,
+        bar_unknown=bar_unknown,
+        reverses_nothing=original.operation in (Operation.BALANCE, Operation.REVERSAL),
     )
 
 
@@ -206,10 +299,13 @@ class Chain:
         if not asking:
             return
         self.history_reads += 1
-        keys = {key for r in asking for key in (r.key, r.original_key) if key}
+        asked = [(r.key, r.original_key, r.own_request_key) for r in asking]
+        keys = {key for several in asked for key in several if key}
         named = {r.original_transaction_id for r in asking if r.original_transaction_id}
+        codes = {r.approval_code for r in asking if r.approval_code}
         for link in self.journal:
-            if link.key in keys or link.undoes or link.answer.transaction_id in named:
+            tx = link.answer.transaction_id
+            if link.key in keys or link.undoes or tx in named or tx[-6:] in codes:
                 card.known[link.version] = msgspec.structs.replace(link, postings=())
         card.keys_elsewhere = self.keys_elsewhere & keys
 
@@ -221,6 +317,14 @@ class Chain:
     @property
     def card_state(self) -> CardState:
         return msgspec.msgpack.decode(self.state, type=CardState)
+
+    def hold_expires(self, seconds: int = 0) -> None:
+        """Let so much time pass that a hold of now is over (with that many seconds more)."""
+        self.now_s += self.policy.hold_s + seconds
+
+    @property
+    def held_minor(self) -> int:
+        return self.card_state.ecash.held_minor
 
     @property
     def available_minor(self) -> int:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-Message = dict[str, Any]
-Expected = dict[str, Any]
+from card_model_holds import Expected, HoldsModel, Message
+
+__all__ = ["CardModel", "Expected", "Message"]
 
 HORIZON_S = 60 * 86_400
 CODES = {
@@ -30,10 +31,11 @@ ALLOWED = {
     "unblock": ("blocked",),
 }
 STATUS_ONLY = ("unlock", "deactivate", "block", "unblock")
-TO_MERCHANT = ("redeem", "cash_out")
+SALES = ("redeem", "advice", "completion")
+TO_MERCHANT = (*SALES, "cash_out")
 
 
-class CardModel:
+class CardModel(HoldsModel):
     """One card, its lots, and every message it has been told of."""
 
     def __init__(self, face_value_minor: int) -> None:
@@ -43,8 +45,10 @@ class CardModel:
         self.lots: dict[int, dict[int, dict[str, Any]]] = {60: {}, 80: {}, 90: {}}
         self.lots_made = 0
         self.known: dict[str, dict[str, Any]] = {}
+        self.holds: dict[str, dict[str, Any]] = {}
         self.elsewhere: set[str] = set()
-        self.shortfall: dict[int, int] = {}
+        self.owed: dict[tuple[str, int], int] = {}
+        """Suspense and shortfall of each merchant."""
         self.now_s = 0
 
     def available(self, purse: int) -> int:
@@ -56,9 +60,9 @@ class CardModel:
         prior = self.known.get(message["name"])
         if prior is not None:
             return self._repeated(message, prior)
-        if message["op"] == "reversal":
-            return self._reversal(message)
-        if message["op"] in ("load", "redeem", "return", "cash_out", "balance"):
+        if message["op"] in ("reversal", "advice", "expiry", "outcome"):
+            return getattr(self, "_" + message["op"])(message)
+        if message["op"] in ("load", "redeem", "return", "cash_out", "balance", "hold"):
             allowed: tuple[str, ...] = ("active",)
         else:
             allowed = ALLOWED[message["op"]]
@@ -71,7 +75,8 @@ class CardModel:
             return {"code": "05", "rule": "BARRED", "links": 0, "heard": prior.get("heard")}
         if prior["content"] != message["content"]:
             return {"code": "94", "links": 0}
-        if prior["reversed"] and prior["open"] == 0:
+        ended = prior["reversed"] and prior["open"] == 0 and prior["op"] != "hold"
+        if prior["whole"] or ended:
             return {"code": "05", "rs": "REVERSED", "links": 0, "tx": prior["tx"]}
         return {"code": prior["heard"]["code"], "links": 0, "heard": prior["heard"]}
 
@@ -115,11 +120,12 @@ class CardModel:
                 return {"code": "58"}
             return {"code": "00", "effect": message["amount"], "credit": True, "refund": True}
         sale = next((e for e in self.known.values() if e["tx"] == message["sale"]), None)
-        if sale is None or sale.get("barred") or sale["op"] != "redeem" or not sale["approved"]:
+        if sale is None or sale.get("barred") or sale["op"] not in SALES or not sale["approved"]:
             return {"code": "25"}
         if sale["merchant"] != message["merchant"]:
             return {"code": "58"}
-        if sale["purse"] != message["purse"] or message["amount"] > sale["open"]:
+        paid_minor = sale["open"] - sum(sale["unpaid"].values())
+        if sale["purse"] != message["purse"] or message["amount"] > paid_minor:
             return {"code": "13"}
         return {"code": "00", "effect": message["amount"], "undoes": sale}
 
@@ -163,6 +169,10 @@ class CardModel:
             return {"code": "13"}
         if original["op"] in STATUS_ONLY:
             return self._status_reversal(original)
+        if original["op"] == "hold":
+            return self._hold_reversal(message, original)
+        if original["void"]:
+            return nothing
         left_minor, final_minor = original["open"], message["final"] or 0
         if left_minor in (0, final_minor):
             return {"code": "00", "rs": "ALREADY"}
@@ -176,17 +186,25 @@ class CardModel:
             "undone": undone_minor,
         }
         if original["op"] in TO_MERCHANT:
-            return done | {"effect": undone_minor}
+            relieved = self._relieved(original, undone_minor)
+            return done | {"effect": undone_minor - sum(relieved.values()), "relieves": relieved}
         found_minor = min(undone_minor, self.available(message["purse"]))
         missing_minor = undone_minor - found_minor
         if missing_minor and message["reason"] != "time_out":
             return {"code": "05", "rule": "SPENT"}
         done["effect"] = -found_minor
         if missing_minor:
-            return done | {"rs": "PARTIAL", "status": "frozen", "missing": missing_minor}
+            owed = {"shortfall": missing_minor}
+            return done | {"rs": "PARTIAL", "freezes": True, "owed": owed, "missing": missing_minor}
         activation = original["op"] in ("activate", "activate_prevalued")
         if activation and not final_minor and self.status == "active":
             done["status"] = original["status_before"]
+        elif (
+            activation
+            and not final_minor
+            and (self.status, self.before_block) == (*("blocked", "active"),)
+        ):
+            done["before_block"] = original["status_before"]
         return done
 
     def _status_reversal(self, original: dict[str, Any]) -> Expected:
@@ -199,13 +217,18 @@ class CardModel:
             "rs": "REVERSED",
             "undoes": original,
             "undone": 0,
-            "status": original["status_before"],
+            "status": self.before_block if original["op"] == "block" else original["status_before"],
         }
 
     # What it says after an answer
 
     def apply(
-        self, message: Message, expected: Expected, heard: dict[str, Any], moves: list[Any]
+        self,
+        message: Message,
+        expected: Expected,
+        heard: dict[str, Any],
+        moves: list[Any],
+        version: int,
     ) -> None:
         """Take over what was answered. AssertionError where lots were moved that must not be."""
         prior = self.known.get(message["name"])
@@ -215,16 +238,26 @@ class CardModel:
         if not expected.get("links", 1):
             return
         if "bars" in expected:
-            self.known[expected["bars"]] = {"barred": True, "tx": None}
+            self.known[expected["bars"]] = {"barred": True, "tx": None, "op": "tombstone"}
+        if message["op"] == "outcome":
+            return
         effect_minor = expected.get("effect", 0)
+        amount_minor = expected.get("amount", abs(effect_minor))
+        owed = dict(expected.get("owed", {}))
         entry = {
-            "op": message["op"],
+            "op": expected.get("op", message["op"]),
+            "name": message["name"],
+            "version": version,
             "content": message["content"],
             "approved": heard["code"] in ("00", "10"),
             "requested": message["amount"],
-            "amount": abs(effect_minor),
-            "open": abs(effect_minor),
+            "amount": amount_minor,
+            "open": amount_minor + owed.get("suspense", 0),
+            "unpaid": owed if message["op"] == "advice" else {},
+            "void": expected.get("void", False),
             "reversed": False,
+            "whole": False,
+            "completed": False,
             "purse": message["purse"],
             "merchant": message["merchant"],
             "status_before": self.status,
@@ -237,12 +270,13 @@ class CardModel:
         }
         self.known[message["name"]] = entry
         self._move_lots(message, expected, entry, effect_minor, moves)
+        self._owe(expected, entry["merchant"])
         if message["op"] == "block" and entry["approved"]:
             self.before_block = self.status
+        self.before_block = expected.get("before_block", self.before_block)
         self.status = expected.get("status", self.status)
-        if missing_minor := expected.get("missing", 0):
-            merchant = expected["undoes"]["merchant"]
-            self.shortfall[merchant] = self.shortfall.get(merchant, 0) + missing_minor
+        if expected.get("freezes"):
+            self._freeze()
 
     def _move_lots(
         self,
@@ -255,6 +289,9 @@ class CardModel:
         assert sum(amount for _, amount in moves) == effect_minor
         lots = self.lots[message["purse"]]
         undone = expected.get("undoes")
+        if message["op"] in ("hold", "advice", "expiry") or "releases" in expected:
+            self._move_held(message, expected, entry, moves)
+            return
         if expected.get("credit"):
             self.lots_made += 1
             refund = bool(expected.get("refund"))
@@ -276,6 +313,9 @@ class CardModel:
         else:
             undone["reversed"] = True
             undone["open"] -= expected["undone"]
+            undone["whole"] = undone["whole"] or expected["rs"] == "REVERSED"
+            for kind, relieved_minor in expected.get("relieves", {}).items():
+                undone["unpaid"][kind] -= relieved_minor
             if undone["op"] in TO_MERCHANT:
                 self._put_back(lots, undone, moves)
             elif undone["op"] not in STATUS_ONLY:

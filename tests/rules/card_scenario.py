@@ -9,32 +9,47 @@ from builders import (
     NETWORK,
     NOW_S,
     OTHER_TILL,
+    PUMP,
     SERVICE_DESK,
     TILL,
     Chain,
     again,
     card_effect_minor,
+    make_advice,
+    make_expiry,
     make_facts,
+    make_outcome,
     make_request,
     make_reversal,
 )
 from card_model import CardModel, Message
+from card_model_holds import held_of
 
 from rules.cards import CardState
 from rules.identity import content_fingerprint
 from rules.ledger import AccountKind, Answer, Link
 from rules.money import Purse
 from rules.requests import CardRequest, Operation, ReversalReason
+from rules.responses import Rule
 
 FACE_VALUE_MINOR = 2_500
 DAY_S = 86_400
-TERMINALS = (TILL, OTHER_TILL, SERVICE_DESK, NETWORK)
+TERMINALS = (TILL, OTHER_TILL, SERVICE_DESK, NETWORK, PUMP)
+PURSES_NAMED = (Operation.LOAD, Operation.REDEEM, Operation.RETURN, Operation.CASH_OUT)
+HELD = (Operation.HOLD, Operation.ADVICE)
+NAMES = ("tx", "code", "key")
+FOREIGN = (Rule.NONE, Rule.NONE, Rule.NONE, Rule.OPERATION, Rule.CURRENCY)
 REASONS = ("time_out", "customer", "merchant")
 OPERATIONS = tuple(
     operation
     for operation in Operation
-    if operation not in (Operation.ISSUE, Operation.REVERSAL, Operation.TOMBSTONE)
+    if operation
+    not in (
+        *(Operation.ISSUE, Operation.REVERSAL, Operation.TOMBSTONE, Operation.OUTCOME),
+        *(Operation.COMPLETION, Operation.HOLD_EXPIRY),
+    )
 )
+"""What can be asked for by its operation alone."""
 
 
 @dataclasses.dataclass
@@ -55,6 +70,7 @@ class Scenario:
         self.batch_size = 1
         self.waiting: list[Sent] = []
         self.made: list[Sent] = []
+        self.rounds = 0
         self.seen_keys: set[bytes] = set()
         self.lot_kinds: dict[int, tuple[Any, ...]] = {}
         self.effects_minor = dict.fromkeys(Purse, 0)
@@ -75,9 +91,9 @@ class Scenario:
         withhold: bool = False,
     ) -> None:
         """A new message; one that is withheld waits to come late, or never."""
-        if operation not in (Operation.LOAD, Operation.REDEEM, Operation.RETURN):
-            purse = purse if operation is Operation.CASH_OUT else Purse.ECASH
-        sales = [s for s in self.made if s.request.operation is Operation.REDEEM]
+        if operation not in (*PURSES_NAMED, *HELD):
+            purse = Purse.ECASH
+        sales = [s for s in self.made if s.message["op"] in ("redeem", "advice")]
         original = ""
         if operation is Operation.RETURN and sale is not None and self.made:
             named = sales[sale % len(sales)] if sales else self.made[sale % len(self.made)]
@@ -95,9 +111,65 @@ class Scenario:
             original=original,
         )
         sent = Sent(self._message(request, operation.name.lower(), original), request)
-        self.made.append(sent)
-        if not withhold:
-            self._send(sent)
+        self._make(sent, withhold=withhold)
+
+    def advise(
+        self,
+        amount_minor: int,
+        which: int,
+        *,
+        names: int = 0,
+        foreign: int = 0,
+        purse: Purse = Purse.ECASH,
+        terminal: int = 0,
+        age_s: int = 0,
+        withhold: bool = False,
+    ) -> None:
+        """The completion of a hold, the advice of a sale's own request, or one of a new sale."""
+        holds = [s.request for s in self.made if s.request.operation is Operation.HOLD]
+        sales = [s.request for s in self.made if s.request.operation is Operation.REDEEM]
+        instant_s = max(self.model.now_s - age_s, 1)
+        rule = FOREIGN[foreign % len(FOREIGN)]
+        changes = {"instant_s": instant_s, "foreign_content": rule}
+        if names < len(NAMES) and holds:
+            hold = holds[-1 - which % len(holds)]
+            if which % 5 == 0:
+                changes |= {"terminal": TERMINALS[terminal % len(TERMINALS)], "purse": purse}
+            if amount_minor == 0 and hold.key.hex() in self.model.holds:
+                amount_minor = held_of(self.model.holds[hold.key.hex()])
+            request = make_advice(amount_minor, hold=hold, by=NAMES[names], **changes)
+        elif names == len(NAMES) and sales:
+            sale = sales[-1 - which % len(sales)]
+            request = make_advice(amount_minor or sale.amount_minor, request=sale, **changes)
+        else:
+            changes |= {"terminal": TERMINALS[terminal % len(TERMINALS)], "purse": purse}
+            request = make_advice(amount_minor, **changes)
+        self._make(Sent(self._message(request, "advice", ""), request), withhold=withhold)
+
+    def sweep(self, which: int) -> None:
+        """The sweeper asks for a hold, open or not, whose time is over or not."""
+        versions = [hold["version"] for hold in self.model.holds.values()]
+        self.rounds += 1
+        version = versions[which % len(versions)] if versions and which % 7 else which
+        request = make_expiry(version, round_number=self.rounds)
+        message = self._message(request, "expiry", "") | {"hold": version}
+        self._make(Sent(message, request))
+
+    def ask(self, which: int, *, bar_unknown: bool) -> None:
+        """What became of any message made so far, come or withheld."""
+        if not self.made:
+            return
+        original = self.made[which % len(self.made)]
+        if original.message["op"] == "outcome":
+            return
+        request = make_outcome(original.request, bar_unknown=bar_unknown)
+        message = self._message(request, "outcome", "")
+        message |= {
+            "of": original.message["name"],
+            "bar": bar_unknown,
+            "enquiry": original.message["op"] in ("balance", "reversal"),
+        }
+        self._make(Sent(message, request))
 
     def reverse(
         self, which: int, *, reason: int = 0, final_minor: int | None = None, amount: int = 0
@@ -106,6 +178,8 @@ class Scenario:
         if not self.made:
             return
         original = self.made[which % len(self.made)]
+        if original.message["op"] in ("outcome", "expiry"):
+            return  # no terminal can name these
         amounts = (original.request.amount_minor, 0, original.request.amount_minor + 1)
         entry = self.model.known.get(original.message["name"], {})
         amount_minor = (*amounts, entry.get("amount", 0))[amount % 4]
@@ -123,9 +197,7 @@ class Scenario:
             "final": final_minor,
             "enquiry": original.message["op"] == "balance",
         }
-        sent = Sent(message, request)
-        self.made.append(sent)
-        self._send(sent)
+        self._make(Sent(message, request))
 
     def repeat(self, which: int, *, other_content: bool = False) -> None:
         """A message of before once more, or a withheld one for the first time."""
@@ -133,7 +205,8 @@ class Scenario:
             return
         sent = self.made[which % len(self.made)]
         message, request = sent.message, sent.request
-        if message["op"] != "reversal" and message["instant"] < self.model.now_s - 60 * DAY_S:
+        always = message["op"] in ("reversal", "advice", "expiry", "outcome")
+        if not always and message["instant"] < self.model.now_s - 60 * DAY_S:
             return  # refused before it reaches the card (12, CLOCK)
         if other_content:
             amount_minor = request.amount_minor + 1
@@ -160,8 +233,13 @@ class Scenario:
         self.chain.now_s += seconds
 
     def order_does_not_matter(self, operation: Operation, amount_minor: int, sale: int) -> None:
-        """A message and its reversal, in both orders, leave the same card behind."""
+        """A message and its reversal, in both orders, leave the same card behind.
+
+        But for an advice that finds too little: it freezes the card, which no reversal thaws.
+        """
         self.flush()
+        if operation is Operation.ADVICE:
+            amount_minor = min(amount_minor, self.model.available(60))
         made, waiting = len(self.made), self._send
         self._send = lambda sent: None  # type: ignore[method-assign]
         self.request(operation, amount_minor, sale=sale, partial=True, terminal=2)
@@ -179,7 +257,8 @@ class Scenario:
                 sorted((lot.lot_id, lot.available_minor) for lot in purse.lots)
                 for purse in (state.ecash, state.voucher, state.points)
             ]
-            ends.append((state.status, state.ecash.available_minor, lots))
+            held = [(hold.version, hold.amount_minor) for hold in state.holds]
+            ends.append((state.status, state.ecash.available_minor, lots, held))
         assert ends[0] == ends[1]
 
     # How it is judged
@@ -196,7 +275,19 @@ class Scenario:
             "may_return_unlinked": request.terminal.may_return_unlinked,
             "partial": request.partial_allowed,
             "sale": sale,
+            "or": request.original_transaction_id,
+            "code": request.approval_code,
+            "names": request.original_key.hex() if request.names_original else "",
+            "own": request.own_request_key.hex(),
+            "floor": request.terminal.floor_limit_minor,
+            "tolerance": request.terminal.completion_tolerance_percent,
+            "foreign": request.foreign_content.value,
         }
+
+    def _make(self, sent: Sent, *, withhold: bool = False) -> None:
+        self.made.append(sent)
+        if not withhold:
+            self._send(sent)
 
     def _send(self, sent: Sent) -> None:
         self.waiting.append(sent)
@@ -227,6 +318,10 @@ class Scenario:
             "answer": answer,
         }
         assert heard["code"] == expected["code"], (message, expected)
+        if message["op"] == "outcome" and message["name"] not in self.model.known:
+            self._judge_outcome(expected, answer, links)
+            self.model.apply(message, expected, heard, [], 0)
+            return
         if expected.get("heard") is not None:
             assert answer == expected["heard"]["answer"]
         else:
@@ -245,15 +340,33 @@ class Scenario:
             assert link.key.hex() == message["name"]
             assert link.effect_minor == expected.get("effect", 0)
             assert link.answer == answer
-        self.model.apply(message, expected, heard, moves)
-        if "heard" not in expected and heard["code"] in ("00", "10"):
+        version = links[-1].version if links else 0
+        self.model.apply(message, expected, heard, moves, version)
+        if link is not None and heard["code"] in ("00", "10"):
+            assert link.held_after_minor == self.model.held(int(link.purse))
+        if "heard" not in expected and heard["code"] in ("00", "10") and message["op"] != "expiry":
             self._check_balances(message, answer)
+
+    def _judge_outcome(self, expected: Message, answer: Answer, links: list[Link]) -> None:
+        assert [link.key.hex() for link in links] == ([expected["bars"]] if links else [])
+        assert answer.original_state == expected["os"]
+        told = expected.get("told")
+        first = None if told is None else told["heard"]["answer"]
+        assert answer.original_response == ("" if first is None else first.response)
+        assert answer.approval_code == ("" if first is None else first.approval_code)
+        assert answer.balances == ("" if first is None else first.balances)
+        if told is not None and told["approved"]:
+            said_minor = told["requested"] if first.amount_minor is None else first.amount_minor
+            assert answer.amount_minor == said_minor
 
     def _check_balances(self, message: Message, answer: Answer) -> None:
         purse = message["purse"]
         currency = "999" if purse == 90 else "978"
-        amount = f"{currency}C{self.model.available(purse):012d}"
-        said = "" if message["op"] == "reversal" else f"{purse}01{amount}{purse}02{amount}"
+        available_minor = self.model.available(purse)
+        ledger_minor = available_minor + self.model.held(purse)
+        said = f"{purse}01{currency}C{ledger_minor:012d}{purse}02{currency}C{available_minor:012d}"
+        if message["op"] in ("reversal", "advice"):
+            said = ""
         assert answer.balances == said
 
     def _check_card(self, new: list[Link]) -> None:
@@ -272,6 +385,16 @@ class Scenario:
                 assert self.lot_kinds.setdefault(move.lot_id, kind) == kind
         state = self.chain.card_state
         assert state.status.name.lower() == self.model.status
+        if self.model.status == "blocked":
+            assert state.status_before_block.name.lower() == self.model.before_block
+        assert {
+            hold.version: (hold.purse, hold.expires_s, [(m.lot_id, -m.amount_minor) for m in pins])
+            for hold in state.holds
+            if (pins := hold.pinned)
+        } == {
+            hold["version"]: (hold["purse"], hold["expires"], hold["pins"])
+            for hold in self.model.holds.values()
+        }
         for purse in Purse:
             held = state.purse(purse)
             lots = {lot.lot_id: lot.available_minor for lot in held.lots}
@@ -279,16 +402,29 @@ class Scenario:
             assert lots == {i: lot["left"] for i, lot in model_lots.items() if lot["left"]}
             assert all(minor > 0 for minor in lots.values())
             assert held.available_minor == sum(lots.values()) >= 0
-            assert held.available_minor == self.effects_minor[purse] == self.postings_minor[purse]
+            assert held.available_minor == self.effects_minor[purse]
+            assert held.available_minor + held.held_minor == self.postings_minor[purse]
+            pinned = [hold for hold in state.holds if hold.purse is purse]
+            assert held.held_minor == sum(hold.amount_minor for hold in pinned) >= 0
+            pins = [move.amount_minor for hold in pinned for move in hold.pinned]
+            assert held.held_minor == -sum(pins)
         for entry in self.model.known.values():
             assert entry.get("open", 0) >= 0
 
     def finish(self) -> None:
         """The books over the whole chain."""
         self.flush()
-        owed: dict[int, int] = {}
+        owed: dict[tuple[str, int], int] = {}
         for link in self.chain.journal:
             for posting in link.postings:
-                if posting.debit_kind is AccountKind.SHORTFALL:
-                    owed[posting.debit_id] = owed.get(posting.debit_id, 0) + posting.amount_minor
-        assert owed == self.model.shortfall
+                for sign, kind, account_id in (
+                    (1, posting.debit_kind, posting.debit_id),
+                    (-1, posting.credit_kind, posting.credit_id),
+                ):
+                    if kind in (AccountKind.SHORTFALL, AccountKind.SUSPENSE):
+                        account = kind.name.lower(), account_id
+                        owed[account] = owed.get(account, 0) + sign * posting.amount_minor
+        assert all(minor >= 0 for minor in owed.values())
+        assert {k: v for k, v in owed.items() if v} == {
+            k: v for k, v in self.model.owed.items() if v
+        }

@@ -52,13 +52,51 @@ class CardMachine(RuleBasedStateMachine):
         operation=st.sampled_from(OPERATIONS),
         amount_minor=AMOUNTS,
         purse=st.sampled_from(Purse),
-        terminal=st.integers(0, 3),
+        terminal=st.integers(0, 4),
         age_s=st.integers(0, 3 * DAY_S),
     )
     def anything(
         self, operation: Operation, amount_minor: int, purse: Purse, terminal: int, age_s: int
     ) -> None:
         self.scenario.request(operation, amount_minor, purse=purse, terminal=terminal, age_s=age_s)
+
+    @rule(amount_minor=AMOUNTS, partial=st.booleans(), terminal=st.sampled_from((0, 4)))
+    def hold(self, amount_minor: int, partial: bool, terminal: int) -> None:
+        self.scenario.request(Operation.HOLD, amount_minor, partial=partial, terminal=terminal)
+
+    @rule(
+        amount_minor=AMOUNTS | st.just(0),
+        which=WHICH,
+        names=st.integers(0, 4),
+        foreign=st.integers(0, 4),
+        terminal=st.integers(0, 4),
+        withhold=st.booleans(),
+    )
+    def advise(
+        self,
+        amount_minor: int,
+        which: int,
+        names: int,
+        foreign: int,
+        terminal: int,
+        withhold: bool,
+    ) -> None:
+        self.scenario.advise(
+            amount_minor,
+            which,
+            names=names,
+            foreign=foreign,
+            terminal=terminal,
+            withhold=withhold,
+        )
+
+    @rule(which=WHICH)
+    def sweep(self, which: int) -> None:
+        self.scenario.sweep(which)
+
+    @rule(which=WHICH, bar_unknown=st.booleans())
+    def ask(self, which: int, bar_unknown: bool) -> None:
+        self.scenario.ask(which, bar_unknown=bar_unknown)
 
     @rule(
         which=WHICH,
@@ -121,6 +159,10 @@ class Player:
         self.everyday[Operation.REDEEM] = self.everyday[Operation.LOAD] = 2
         self.steps = {
             self.everyday_request: 8,
+            self.hold: draw.choice((0, 2, 5)),
+            self.advise: draw.choice((0, 2, 5)),
+            self.sweep: draw.choice((0, 0, 1)),
+            self.ask: draw.choice((0, 0, 1)),
             self.reverse: draw.choice((1, 3, 6)),
             self.repeat: draw.choice((0, 1, 4)),
             self.rare_request: draw.choice((0, 0, 1)),
@@ -161,11 +203,45 @@ class Player:
             10_000 if drains else amount_minor,
             partial=drains or draw.random() < 0.5,
             purse=draw.choice(self.purses),
-            terminal=draw.choice((0, 0, 0, 1, 2, 2, 3)),
+            terminal=draw.choice((0, 0, 0, 1, 2, 2, 3, 4)),
             age_s=draw.choice((0, 1, 3_600, 2 * DAY_S)),
             sale=self.which() if draw.random() < 0.9 else None,
             withhold=withhold,
         )
+
+    def hold(self) -> None:
+        draw = self.draw
+        self.scenario.request(
+            Operation.HOLD,
+            draw.choice(self.amounts),
+            partial=draw.random() < 0.5,
+            purse=draw.choice(self.purses),
+            terminal=draw.choice((0, 0, 1, 4, 4)),
+            withhold=draw.random() < 0.1,
+        )
+
+    def advise(self) -> None:
+        """Mostly a completion, of what was held, a little more, or anything."""
+        draw = self.draw
+        amount_minor = draw.choice((0, *self.amounts, draw.choice(self.amounts) * 11 // 10))
+        self.scenario.advise(
+            amount_minor,
+            draw.randrange(40),
+            names=draw.choice((0, 1, 2, 2, 3, 4)),
+            foreign=draw.choice((0, 0, 0, 0, 0, 3, 4)),
+            purse=draw.choice(self.purses),
+            terminal=draw.choice((0, 1, 2, 3, 4, 4)),
+            age_s=draw.choice((0, 0, 3_600, 61 * DAY_S)),
+            withhold=draw.random() < 0.1,
+        )
+
+    def sweep(self) -> None:
+        if self.draw.random() < 0.5:
+            self.scenario.pass_time(self.draw.choice((DAY_S, 8 * DAY_S)))
+        self.scenario.sweep(self.draw.randrange(40))
+
+    def ask(self) -> None:
+        self.scenario.ask(self.which(), bar_unknown=self.draw.random() < 0.5)
 
     def which(self) -> int:
         made = len(self.scenario.made)

@@ -56,8 +56,12 @@ ALLOWED_IN = {
     Operation.DEACTIVATE: {ISSUED: CLOSED, UNLOCKED: CLOSED, ACTIVE: CLOSED},
     Operation.BLOCK: {ISSUED: BLOCKED, UNLOCKED: BLOCKED, ACTIVE: BLOCKED},
     Operation.UNBLOCK: {BLOCKED: ACTIVE},
+    Operation.HOLD: {ACTIVE: ACTIVE},
 }
-WITH_AMOUNT = (Operation.ACTIVATE, Operation.LOAD, Operation.REDEEM, Operation.RETURN)
+WITH_AMOUNT = (
+    *(Operation.ACTIVATE, Operation.LOAD, Operation.REDEEM, Operation.RETURN),
+    Operation.HOLD,
+)
 
 
 def plain(operation: Operation, **changes: object) -> CardRequest:

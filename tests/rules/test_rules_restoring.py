@@ -146,6 +146,8 @@ STATUS_BEFORE = {
     Operation.CASH_OUT: CardStatus.ACTIVE,
     Operation.RETURN: CardStatus.ACTIVE,
     Operation.BLOCK: CardStatus.ACTIVE,
+    Operation.HOLD: CardStatus.ACTIVE,
+    Operation.ADVICE: CardStatus.ACTIVE,
 }
 
 

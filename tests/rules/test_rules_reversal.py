@@ -42,9 +42,12 @@ BEFORE = {
     Operation.DEACTIVATE: CardStatus.ACTIVE,
     Operation.BLOCK: CardStatus.ACTIVE,
     Operation.UNBLOCK: CardStatus.BLOCKED,
+    Operation.HOLD: CardStatus.ACTIVE,
+    Operation.ADVICE: CardStatus.ACTIVE,
 }
 CREDITS = (Operation.ACTIVATE, Operation.ACTIVATE_PREVALUED, Operation.LOAD, Operation.RETURN)
-VALUE = (*CREDITS, Operation.REDEEM, Operation.CASH_OUT)
+VALUE = (*CREDITS, Operation.REDEEM, Operation.CASH_OUT, Operation.HOLD, Operation.ADVICE)
+DECLINABLE = tuple(operation for operation in BEFORE if operation is not Operation.ADVICE)
 LOTS = (Lot(1, 300, Origin.PROMO, cashable=False, expires_day=20_900, sponsor_id=8), Lot(2, 700))
 
 
@@ -257,7 +260,7 @@ def test_a_key_under_this_card_and_another_is_this_cards() -> None:
 # Declined originals, enquiries, reversals
 
 
-@pytest.mark.parametrize("operation", BEFORE)
+@pytest.mark.parametrize("operation", DECLINABLE)
 def test_a_declined_original_leaves_nothing_to_do(operation: Operation) -> None:
     chain, request = prepared(operation)
     state = chain.card_state
@@ -390,12 +393,19 @@ def test_an_activation_taken_back_in_part_leaves_the_card_active() -> None:
     assert chain.status is CardStatus.ACTIVE
 
 
-def test_a_blocked_card_stays_blocked_when_its_activation_is_undone() -> None:
+@pytest.mark.parametrize("lifted_by_reversal", [True, False])
+def test_a_blocked_card_stays_blocked_when_its_activation_is_undone(
+    lifted_by_reversal: bool,
+) -> None:
+    """And when the block is lifted, by an unblocking or by its own reversal, it is not active."""
     chain, request = prepared(Operation.ACTIVATE)
     chain.send(request)
-    chain.send(make_request(Operation.BLOCK))
+    block = make_request(Operation.BLOCK)
+    chain.send(block)
     assert said(chain.send(make_reversal(request))) == ("00", "REVERSED")
     assert chain.status is CardStatus.BLOCKED
+    chain.send(make_reversal(block) if lifted_by_reversal else make_request(Operation.UNBLOCK))
+    assert chain.status is BEFORE[Operation.ACTIVATE]
 
 
 @pytest.mark.parametrize("operation", [Operation.UNLOCK, Operation.BLOCK, Operation.UNBLOCK])

@@ -252,7 +252,9 @@ CANNOT_BE_TOLD_APART = {
 }
 
 
-@pytest.mark.parametrize("operation", [Operation.REDEEM, Operation.BALANCE, Operation.ACTIVATE])
+@pytest.mark.parametrize(
+    "operation", [Operation.REDEEM, Operation.BALANCE, Operation.ACTIVATE, Operation.HOLD]
+)
 @pytest.mark.parametrize("case", CANNOT_BE_TOLD_APART)
 @pytest.mark.parametrize("rrn", ["", "000000000042"])
 def test_a_keyed_card_looks_like_an_unknown_one(case: str, operation: Operation, rrn: str) -> None:

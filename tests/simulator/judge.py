@@ -120,6 +120,8 @@ class Judge:
         assert message is not None
         demand(message["card"] == link["card"], "a link on another card", link, message)
         expected = model.expect(message, link["now_s"])
+        if link["code"] == "25" and model.is_forgotten(message, link["now_s"]):
+            expected = {"code": "25"}
         answer = link["answer"]
         heard = (link["code"], link["effect"], answer["code"], answer["rs"], answer["amount"])
         due = (expected["code"], expected.get("effect", 0), expected["code"])
@@ -204,7 +206,7 @@ class Judge:
         last = self._version_at(card_id, delivery.answered_at)
         due: list[dict[str, Any]] = []
         for version in range(first, last + 1):
-            due += self._due(message, version)
+            due += self._due(delivery, version)
         told = {name: heard[name] for name in _FIELDS}
         fits = any(all(told[name] == value for name, value in one.items()) for one in due)
         demand(fits, "an answer that the journal does not bear out", told, due[-2:], message)
@@ -213,8 +215,9 @@ class Judge:
         """A card's version when the journal had so many links."""
         return sum(1 for at in self._committed[card_id] if at < links)
 
-    def _due(self, message: dict[str, Any], version: int) -> list[dict[str, Any]]:
+    def _due(self, delivery: Delivery, version: int) -> list[dict[str, Any]]:
         """What may be answered by somebody who sees a card at this version."""
+        message = delivery.message
         model = self._models[message["card"]]
         entry = model.entries.get(message["key"])
         if entry is not None and entry["version"] <= version:
@@ -228,19 +231,20 @@ class Judge:
                 return [{"code": "05", "rs": "REVERSED", "rule": "REVERSED", "tx": tx} | silent]
             return [entry["answer"]]
         if message["op"] == "outcome":
-            return [self._outcome_due(model, message, version)]
+            return [self._outcome_due(model, delivery, version)]
         available, held, status = self._states[message["card"]][version]
         if message["op"] == "balance" and status == ACTIVE:
             return [{"code": "00", "balances": balances(available, held)}]
         return []
 
-    def _outcome_due(
-        self, model: CardModel, message: dict[str, Any], version: int
-    ) -> dict[str, Any]:
+    def _outcome_due(self, model: CardModel, delivery: Delivery, version: int) -> dict[str, Any]:
+        message = delivery.message
         original = model.entries.get(message["names_key"])
         if original is None or original["version"] > version:
-            # one that bars answers when it has barred
-            return {"code": "25", "os": "", "balances": ""} if not message["bars"] else {"code": ""}
+            oldest_s = max(delivery.times_s) - self._story.plan.setting.horizon_s
+            late = message["instant"] and message["instant"] < oldest_s
+            bars = message["bars"] and not message["reverses_nothing"] and not late
+            return {"code": "-" if bars else "25", "os": ""}  # that one answers when it has barred
         if original["op"] == "tombstone":
             return {"code": "25", "os": "BARRED"}
         told = original["answer"]
@@ -249,7 +253,7 @@ class Judge:
         if original["approved"]:
             state = "APPROVED"
         if reversals:
-            whole = reversals[-1]["answer"]["rs"] == "REVERSED"
+            whole = any(x["answer"]["rs"] == "REVERSED" for x in reversals)
             state = "REVERSED" if whole else "PARTIAL"
         amount = told["amount"] if told["amount"] is not None else original["requested"]
         due = {"code": "00", "os": state, "oc": told["code"], "amount": amount}
@@ -278,11 +282,12 @@ def balances(available: int, held: int) -> str:
 
 def _opened(row: dict[str, Any]) -> dict[str, Any]:
     """A link's row with its body as plain values."""
-    content, answer, _, _, _, _, moves, state = msgspec.msgpack.decode(row["body"])
+    content, answer, _, _, _, _, moves, state, consumed = msgspec.msgpack.decode(row["body"])
     net: dict[int, int] = defaultdict(int)
     taken: dict[int, int] = defaultdict(int)
     for move in moves:
         net[move[0]] += move[1]
+    for move in consumed or moves:
         taken[move[0]] += min(move[1], 0)
     return {
         "card": row["card_id"],

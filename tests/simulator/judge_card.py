@@ -69,9 +69,11 @@ class CardModel:
         return [other for other in entry["undone_by"] if other["version"] <= at]
 
     def is_reversed(self, entry: Entry, at: int) -> bool:
-        """Whether a reversal has undone some of it and nothing of it is left."""
+        """Whether reversals have left nothing of it (a completion and an expiry are none)."""
         reversals = [x for x in self.undoers(entry, at) if x["op"] == "reversal"]
-        return bool(reversals) and self.open(entry, at) == 0
+        if any(other["answer"]["rs"] == "REVERSED" for other in reversals):
+            return True
+        return bool(reversals) and entry["op"] != "hold" and self.open(entry, at) == 0
 
     # What a message must lead to
 
@@ -116,10 +118,15 @@ class CardModel:
         sale = next((e for e in self.entries.values() if e["tx"] == message["names_tx"]), None)
         if sale is None or sale["op"] not in _SALES or not sale["approved"]:
             return {"code": "25"}
-        amount = message["amount"]
-        if amount > self.open(sale):
+        amount, paid = message["amount"], -sum(min(x, 0) for x in self._still_out(sale).values())
+        if amount > min(self.open(sale), paid):
             return {"code": "13"}
         return {"code": "00", "effect": amount, "amount": amount, "undoes": sale}
+
+    def is_forgotten(self, message: Message, now_s: int) -> bool:
+        """Whether the sale is so old that nobody looks for it."""
+        sale = next((e for e in self.entries.values() if e["tx"] == message["names_tx"]), None)
+        return sale is not None and sale["posted_s"] < now_s - self.horizon_s
 
     def _expiry(self, message: Message, now_s: int) -> Expected:
         hold = self.holds.get(message["hold"])
@@ -185,7 +192,7 @@ class CardModel:
         amount = message["amount"]
         if rules:
             owed = {"suspense": amount, "shortfall": 0}
-            return {"code": "00", "amount": 0, "owed": owed, "rules": rules, "suspended": amount}
+            return {"code": "00", "amount": amount, "owed": owed, "rules": rules}
         found = min(amount, self.available)
         return {
             "code": "00",
@@ -213,8 +220,10 @@ class CardModel:
         amount, final = message["amount"], message["final"] or 0
         if amount and amount not in (original["requested"], original["amount"]):
             return {"code": "13"}
+        if original["answer"]["rule"] == "DONEBEFORE":
+            return nothing
         hold = None
-        left = self.open(original) + original["suspended"]
+        left = self.open(original)
         if original["op"] == "hold":
             hold = self.holds.get(original["version"])
             if hold is None:
@@ -274,9 +283,9 @@ class CardModel:
             "content": message["content"],
             "version": link["version"],
             "approved": approved,
+            "posted_s": now_s,
             "requested": message["amount"],
             "amount": expected.get("amount", 0),
-            "suspended": expected.get("suspended", 0),
             "tx": link["answer"]["tx"],
             "approval": link["answer"]["approval"],
             "answer": link["answer"],
@@ -300,9 +309,9 @@ class CardModel:
             "op": "tombstone",
             "content": "",
             "version": version,
+            "posted_s": 0,
             "approved": False,
             "amount": 0,
-            "suspended": 0,
             "tx": answer["tx"],
             "answer": answer,
             "undone_by": [],

@@ -142,7 +142,7 @@ class Maker:
             names_original=names_original,
             original_key=original_key,
             own_request_key=self.key(action, "20") if advice else b"",
-            reverses_nothing=nothing and action.op is Op.REVERSAL,
+            reverses_nothing=nothing and action.op in (Op.REVERSAL, Op.OUTCOME),
             reason=ReversalReason[action.reason.upper()],
             final_amount_minor=action.final_minor,
             bar_unknown=action.bars,

@@ -205,7 +205,7 @@ def draw(seed: int) -> Plan:
     chance = random.Random(seed)
     setting = _draw_setting(chance)
     count = chance.choice((8, 16, 24, 40))
-    span_ms = chance.choice((5, 60, 400, 2000))
+    span_ms = chance.choice((5, 60, 400, 1200))
     actions: list[Action] = []
     for number in range(count):
         actions.append(_draw_action(chance, setting, actions, number, span_ms))
@@ -277,7 +277,7 @@ def _draw_action(
         "gives_up": chance.random() < 0.1,
     }
     if chance.random() < 0.25:
-        longest_ms = chance.choice((3, 500, 3000))
+        longest_ms = chance.choice((3, 300, 1200))
         settings["duplicates_ms"] = tuple(
             chance.randrange(longest_ms) for _ in range(chance.randint(1, 3))
         )
@@ -306,7 +306,7 @@ def _draw_action(
 def _about(chance: random.Random, op: Op, parent: Action) -> dict[str, object]:
     """What an action takes from the one that it is about."""
     after = chance.random() < 0.6
-    offset_ms = chance.choice((-30, -2, 0, 0, 1, 3, 40, 1500))
+    offset_ms = chance.choice((-30, -2, 0, 0, 1, 3, 40, 700))
     settings: dict[str, object] = {
         "parent": parent.number,
         "waits": after or op is Op.RETURN,
@@ -321,7 +321,7 @@ def _about(chance: random.Random, op: Op, parent: Action) -> dict[str, object]:
         settings |= {"names": names, "amount_minor": max(amount_minor * factor // 100, 1)}
         settings["waits"] = after or names != "90"
     elif op is Op.EXPIRY:
-        settings |= {"at_ms": parent.at_ms + chance.choice((0, 900, 1100, 2500)), "waits": True}
+        settings |= {"at_ms": parent.at_ms + chance.choice((0, 900, 1100)), "waits": True}
         settings["amount_minor"] = 0
     elif op is Op.REVERSAL:
         settings["amount_minor"] = chance.choice((amount_minor,) * 6 + (0, amount_minor + 7))

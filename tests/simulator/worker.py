@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ __all__ = ["Worker", "encode"]
 ANSWER_WITHIN_S = 0.25
 READ_TIMEOUT_S = 0.3
 _REVIVED_AFTER_S = 0.02
+_PROBE_PERIOD_S = 0.05
 _SEAL = Sealer(b"a key of the simulator only")
 
 encode = msgspec.msgpack.Encoder().encode
@@ -62,9 +64,9 @@ class Worker:
                 self.world.runs += 1
                 self.life = Life(self, self.world.runs)
                 nursery.start_soon(self.life.run)
-                while self.life.alive:
-                    await trio.sleep(_REVIVED_AFTER_S)
+                await self.life.dead.wait()
                 self.life.cancel()
+                await trio.sleep(_REVIVED_AFTER_S)
 
 
 class Life:
@@ -72,6 +74,8 @@ class Life:
 
     def __init__(self, worker: Worker, run: int) -> None:
         self.alive = True
+        self.dead = trio.Event()
+        self._lost_journal = trio.Event()
         self._worker = worker
         self._world = worker.world
         self._run = run
@@ -116,6 +120,7 @@ class Life:
 
     def _down(self, _kind: str) -> None:
         self._pipeline.journal_up = False
+        self._lost_journal.set()
 
     async def run(self) -> None:
         """All its tasks, until it dies."""
@@ -133,6 +138,7 @@ class Life:
     def die(self) -> None:
         """Everything that it has in hand is lost."""
         self.alive = False
+        self.dead.set()
         for delivery in self._waiting.values():
             delivery.lost = True
 
@@ -144,13 +150,13 @@ class Life:
         """While the journal is down, look for its return."""
         session = self._journal()
         while True:
-            await trio.sleep(0.05)
-            if not self._pipeline.journal_up:
-                try:
+            await self._lost_journal.wait()
+            self._lost_journal = trio.Event()
+            while not self._pipeline.journal_up:
+                await trio.sleep(_PROBE_PERIOD_S)
+                with contextlib.suppress(JournalDown):
                     await session.rows("select 1")
-                except JournalDown:
-                    continue
-                self._pipeline.journal_up = True
+                    self._pipeline.journal_up = True
 
     async def _listen(self) -> None:
         async for card_ids in self._reservations[0].notices():

@@ -49,6 +49,8 @@ class Delivery:
     answer: dict[str, Any] | None = None
     answered_at: int = -1
     """Links in the journal when it was answered."""
+    times_s: tuple[int, ...] = ()
+    """Its worker's wall clock when it arrived and when it was answered."""
     lost: bool = False
     """Its worker died with it."""
 
@@ -191,7 +193,7 @@ class World:
                 async with trio.open_nursery() as actions:
                     for action in self.plan.actions:
                         actions.start_soon(self._act, action, actions)
-                await trio.sleep(1)
+                await trio.sleep(0.3)
                 running.cancel_scope.cancel()
         if in_time.cancelled_caught:
             self.story.problems.append("it never ends")
@@ -264,6 +266,7 @@ class World:
             sent.message,
             index,
             len(self.database.links),
+            times_s=(int(self.utc_now(index).timestamp()),),
         )
         self.story.deliveries.append(delivery)
         about = f"{sent.message['op']} #{action.number} ({delivery.number}) to worker {index}"
@@ -291,6 +294,7 @@ class World:
         if delivery.answer is not None:
             self.story.problems.append(f"delivery {delivery.number} was answered twice")
         delivery.answer, delivery.answered_at = answer, len(self.database.links)
+        delivery.times_s += (int(self.utc_now(delivery.worker).timestamp()),)
         said = " ".join(str(value) for value in answer.values() if value)
         self.say(f"#{delivery.action} ({delivery.number}) answered {said}")
         self.network.start_soon(self._reply, delivery)

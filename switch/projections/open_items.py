@@ -1,0 +1,102 @@
+"""`cardswitch open-items`: what a person has to look at, the oldest first."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+from typing import Any
+
+import msgspec
+import trio
+
+from rules.requests import Operation
+from switch.data_access import CannotRun, database_url, say
+from switch.journal.bridge import STORE_ERRORS, Connection, bridge
+from switch.projections.effects import ItemKind
+
+__all__ = ["open_items", "run_open_items"]
+
+_ITEMS = """
+select i.kind, i.rule, i.tx, i.operation, i.card_id, i.version, i.merchant_id,
+       trim(m.code) as merchant, i.terminal_id, trim(t.code) as terminal, i.purse, i.currency,
+       i.amount_minor, i.posted_at, now() as now
+from open_item i
+left join merchant m on m.merchant_id = i.merchant_id
+left join terminal t on t.terminal_id = i.terminal_id
+where i.cleared_at is null
+order by i.posted_at, i.card_id, i.version, i.kind
+"""
+
+
+async def open_items(url: str) -> list[dict[str, Any]]:
+    """The open items with their age in seconds. STORE_ERRORS when Postgres cannot be reached."""
+    connection = await Connection.open(url, timeout_s=10)
+    try:
+        return [_item(row) for row in await connection.rows(_ITEMS)]
+    finally:
+        await connection.close()
+
+
+def _item(row: Any) -> dict[str, Any]:
+    posted_at: datetime.datetime = row["posted_at"]
+    try:
+        operation = Operation(row["operation"]).name.lower()
+    except ValueError:
+        operation = str(row["operation"])
+    return {
+        "kind": ItemKind(row["kind"]).name.lower(),
+        "rule": row["rule"],
+        "tx": row["tx"],
+        "operation": operation,
+        "merchant": row["merchant"] or str(row["merchant_id"]),
+        "terminal": row["terminal"] or str(row["terminal_id"]),
+        "amount_minor": row["amount_minor"],
+        "currency": row["currency"],
+        "purse": row["purse"],
+        "card_id": row["card_id"],
+        "version": row["version"],
+        "posted_at": posted_at.isoformat(timespec="seconds"),
+        "age_s": max(int((row["now"] - posted_at).total_seconds()), 0),
+    }
+
+
+def run_open_items(arguments: argparse.Namespace) -> int:
+    """Print the list; the exit code."""
+
+    async def run(url: str) -> list[dict[str, Any]]:
+        async with bridge():
+            return await open_items(url)
+
+    try:
+        items = trio.run(run, database_url(arguments))
+    except CannotRun as fault:
+        say(str(fault))
+        return 2
+    except STORE_ERRORS as error:
+        say(f"{type(error).__name__}: {error}")
+        return 2
+    if arguments.json:
+        sys.stdout.write(msgspec.json.encode(items).decode() + "\n")
+        return 0
+    row = "{:>8}  {:<9}  {:<15}  {:>14}  {:<12}  {:<12}  {}"
+    print(row.format("age", "kind", "merchant", "amount", "rule", "tx", "card, link"))
+    for item in items:
+        amount = f"{item['amount_minor']} {item['currency']}"
+        where = f"{item['card_id']}, {item['version']}"
+        columns = (item["kind"], item["merchant"], amount, item["rule"], item["tx"], where)
+        print(row.format(_age(item["age_s"]), *columns))
+    print(f"{len(items)} open item(s)")
+    return 0
+
+
+def _age(age_s: int) -> str:
+    """The two largest units."""
+    days, rest = divmod(age_s, 86_400)
+    hours, rest = divmod(rest, 3_600)
+    minutes, seconds = divmod(rest, 60)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} m"
+    return f"{minutes} m {seconds} s"
