@@ -148,10 +148,14 @@ def _check_tries(before: CardState, link: Link, after: CardState) -> None:
 
 
 def _check_status_before_block(before: CardState, link: Link, after: CardState) -> None:
-    """It is noted by a block, and a freeze of a blocked card changes it."""
+    """It is noted by a block; while blocked, a freeze or an undone activation changes it."""
     expected = before.status_before_block
     if link.operation is Operation.BLOCK and link.approved:
         expected = before.status
-    frozen = after.status is CardStatus.BLOCKED and after.status_before_block is CardStatus.FROZEN
-    if not (frozen and link.approved):
+    possible = [expected]
+    if after.status is CardStatus.BLOCKED and link.approved:
+        possible.append(CardStatus.FROZEN)
+        if link.operation is Operation.REVERSAL and link.undoes and expected is CardStatus.ACTIVE:
+            possible += [CardStatus.ISSUED, CardStatus.UNLOCKED]
+    if after.status_before_block not in possible:
         _agree("the status before a block", after.status_before_block, expected)

@@ -43,6 +43,8 @@ def reverse(request: CardRequest, card: WorkingCard, moment: Moment, policy: Pol
     # A reversal is final: undoing one would move the original's value a second time.
     if not original.approved or original.operation is Operation.REVERSAL:
         return _without_effect(request, card, moment, ReversalState.NOTHING)
+    if request.foreign_currency and original.amount_minor:  # only suspense stands in another
+        return refuse(request, card, moment, Response.INVALID_TRANSACTION, Rule.CURRENCY)
     if request.amount_given and request.amount_minor not in (
         original.requested_minor,
         original.amount_minor,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import msgspec
 from builders import (
     NETWORK,
     NOW_S,
@@ -25,10 +26,11 @@ from builders import (
 from card_model import CardModel, Message
 from card_model_holds import held_of
 
-from rules.cards import CardState
+from rules.cards import CardState, CardStatus
 from rules.identity import content_fingerprint
 from rules.ledger import AccountKind, Answer, Link
 from rules.money import Purse
+from rules.replay import follow
 from rules.requests import CardRequest, Operation, ReversalReason
 from rules.responses import Rule
 
@@ -71,6 +73,8 @@ class Scenario:
         self.waiting: list[Sent] = []
         self.made: list[Sent] = []
         self.rounds = 0
+        self.thawed: set[int] = set()
+        """Versions after which the status was changed from outside the chain."""
         self.seen_keys: set[bytes] = set()
         self.lot_kinds: dict[int, tuple[Any, ...]] = {}
         self.effects_minor = dict.fromkeys(Purse, 0)
@@ -95,8 +99,9 @@ class Scenario:
             purse = Purse.ECASH
         sales = [s for s in self.made if s.message["op"] in ("redeem", "advice")]
         original = ""
-        if operation is Operation.RETURN and sale is not None and self.made:
-            named = sales[sale % len(sales)] if sales else self.made[sale % len(self.made)]
+        others = [s for s in self.made if s.message["op"] != "expiry"]
+        if operation is Operation.RETURN and sale is not None and others:
+            named = sales[sale % len(sales)] if sales else others[sale % len(others)]
             original = named.request.transaction_id
             purse = named.request.purse if sale % 5 else purse
             if sale % 7:
@@ -132,6 +137,8 @@ class Scenario:
         rule = FOREIGN[foreign % len(FOREIGN)]
         changes = {"instant_s": instant_s, "foreign_content": rule}
         if names < len(NAMES) and holds:
+            still_open = [hold for hold in holds if hold.key.hex() in self.model.holds]
+            holds = still_open if still_open and which % 4 else holds
             hold = holds[-1 - which % len(holds)]
             if which % 5 == 0:
                 changes |= {"terminal": TERMINALS[terminal % len(TERMINALS)], "purse": purse}
@@ -160,8 +167,8 @@ class Scenario:
         if not self.made:
             return
         original = self.made[which % len(self.made)]
-        if original.message["op"] == "outcome":
-            return
+        if original.message["op"] in ("outcome", "expiry"):
+            return  # no terminal can name these
         request = make_outcome(original.request, bar_unknown=bar_unknown)
         message = self._message(request, "outcome", "")
         message |= {
@@ -226,6 +233,16 @@ class Scenario:
             self.flush()
             self.model.elsewhere.add(sent.message["name"])
             self.chain.keys_elsewhere |= {sent.request.key}
+
+    def thaw(self) -> None:
+        """Programme staff have looked at a frozen card."""
+        self.flush()
+        if self.model.status == "frozen":
+            self.model.status = "active"
+            state = self.chain.card_state
+            state.status = CardStatus.ACTIVE
+            self.chain.state = msgspec.msgpack.encode(state)
+            self.thawed.add(state.version)
 
     def pass_time(self, seconds: int) -> None:
         self.flush()
@@ -388,9 +405,11 @@ class Scenario:
         if self.model.status == "blocked":
             assert state.status_before_block.name.lower() == self.model.before_block
         assert {
-            hold.version: (hold.purse, hold.expires_s, [(m.lot_id, -m.amount_minor) for m in pins])
+            hold.version: (
+                *(hold.purse, hold.expires_s),
+                [(move.lot_id, -move.amount_minor) for move in hold.pinned],
+            )
             for hold in state.holds
-            if (pins := hold.pinned)
         } == {
             hold["version"]: (hold["purse"], hold["expires"], hold["pins"])
             for hold in self.model.holds.values()
@@ -412,8 +431,14 @@ class Scenario:
             assert entry.get("open", 0) >= 0
 
     def finish(self) -> None:
-        """The books over the whole chain."""
+        """The books over the whole chain, and whether each link explains the state it left."""
         self.flush()
+        state = CardState.new()
+        for link in self.chain.journal:
+            if state.version in self.thawed:
+                state.status = CardStatus.ACTIVE
+            left = msgspec.msgpack.decode(link.state_after, type=CardState)
+            state = follow(state, link, left.batch_id)
         owed: dict[tuple[str, int], int] = {}
         for link in self.chain.journal:
             for posting in link.postings:
@@ -425,6 +450,5 @@ class Scenario:
                         account = kind.name.lower(), account_id
                         owed[account] = owed.get(account, 0) + sign * posting.amount_minor
         assert all(minor >= 0 for minor in owed.values())
-        assert {k: v for k, v in owed.items() if v} == {
-            k: v for k, v in self.model.owed.items() if v
-        }
+        expected = {account: minor for account, minor in self.model.owed.items() if minor}
+        assert {account: minor for account, minor in owed.items() if minor} == expected

@@ -30,6 +30,7 @@ from rules.lots import Lot, Origin
 from rules.money import Purse
 from rules.requests import CardRequest, Operation
 from rules.responses import Response, Rule
+from rules.restoring import restorable_minor
 
 SHORTFALL, SUSPENSE = AccountKind.SHORTFALL, AccountKind.SUSPENSE
 MERCHANT_ID = TILL.merchant_id
@@ -197,6 +198,29 @@ def test_foreign_content_neither_takes_value_nor_completes_a_hold(rule: Rule, by
     assert books(chain) == (800, 0, -300)
 
 
+def test_a_link_says_in_which_currency_its_suspense_stands() -> None:
+    chain = promo_card()
+    foreign = {"foreign_content": Rule.CURRENCY, "foreign_currency": "840"}
+    request = make_advice(100, **foreign)
+    assert_suspended(chain, chain.send(request), 100, Rule.CURRENCY)
+    assert chain.last.foreign_currency == "840"
+    undo = again(make_reversal(request), foreign_currency="840")
+    assert said(chain.send(undo)) == ("00", "REVERSED")
+    assert (chain.last.foreign_currency, books(chain)) == ("840", (0, 0, 0))
+
+
+@pytest.mark.parametrize("available_minor", [1_000, 0])
+def test_what_was_posted_is_not_undone_in_another_currency(available_minor: int) -> None:
+    chain = make_chain(available_minor=available_minor)
+    request = make_advice(100)
+    chain.send(request)
+    before = chain.card_state.ecash
+    refused = chain.send(again(make_reversal(request), foreign_currency="840"))
+    assert (refused.response, refused.rule) == (Response.INVALID_TRANSACTION, Rule.CURRENCY)
+    assert (chain.card_state.ecash, chain.last.postings) == (before, ())
+    assert said(chain.send(make_reversal(request))) == ("00", "REVERSED")
+
+
 # An advice and its own request
 
 
@@ -214,6 +238,7 @@ def test_after_its_approved_request_it_has_no_second_effect(asked_minor: int, la
     answer = chain.send(advice)
     assert (answer.response, answer.rule) == (Response.APPROVED, Rule.DONE_BEFORE)
     assert (chain.card_state.ecash, chain.last.postings) == (before, ())
+    assert restorable_minor(chain.open(), chain.last) == 0
     assert chain.send(again(advice)) == answer
     assert said(chain.send(make_reversal(advice))) == ("00", "NOTHING")
     assert chain.card_state.ecash == before

@@ -335,6 +335,19 @@ def test_of_a_lowered_hold_expires_what_is_left() -> None:
     assert lots_of(chain) == {1: 300, 2: 700}
 
 
+@pytest.mark.parametrize("purse", Purse)
+def test_the_sweeper_names_no_purse(purse: Purse) -> None:
+    chain = make_chain(available_minor=600, purse=purse)
+    chain.send(make_request(Operation.HOLD, 400, purse=purse))
+    chain.hold_expires()
+    assert chain.send(make_expiry(1)).response is Response.APPROVED
+    state = chain.card_state
+    assert [state.purse(p).available_minor for p in Purse] == [
+        600 if p is purse else 0 for p in Purse
+    ]
+    assert (state.purse(purse).held_minor, chain.last.purse) == (0, purse)
+
+
 @pytest.mark.parametrize("end", ["completed", "reversed"])
 def test_the_sweeper_finds_nothing_where_the_hold_has_ended(end: str) -> None:
     chain, hold = held(500)

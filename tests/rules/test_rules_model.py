@@ -90,6 +90,10 @@ class CardMachine(RuleBasedStateMachine):
             withhold=withhold,
         )
 
+    @rule()
+    def thaw(self) -> None:
+        self.scenario.thaw()
+
     @rule(which=WHICH)
     def sweep(self, which: int) -> None:
         self.scenario.sweep(which)
@@ -189,6 +193,8 @@ class Player:
             self.request(Operation.ACTIVATE)
         elif status == "blocked" and self.draw.random() < 0.5:
             self.request(Operation.UNBLOCK)
+        elif status == "frozen" and self.draw.random() < 0.3:
+            self.scenario.thaw()
 
     def request(self, operation: Operation, *, withhold: bool = False) -> None:
         draw = self.draw

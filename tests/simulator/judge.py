@@ -47,17 +47,23 @@ class Judge:
         self._database = story.database
         self._messages: dict[tuple[str, str], dict[str, Any]] = {}
         self._barring: set[str] = set()
+        self._first_arrival: dict[tuple[str, int], int] = {}
         for delivery in story.deliveries:
             message = delivery.message
             self._messages[message["key"], message["content"]] = message
             if message["op"] == "reversal" or message["bars"]:
                 self._barring.add(message["names_key"])
+                bars = message["names_key"], message["card"]
+                self._first_arrival.setdefault(bars, delivery.arrived_at)
         self._postings: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
         for posting in self._database.postings:
             self._postings[posting["batch_id"], posting["n"], posting["month"]].append(posting)
         self._committed: dict[int, list[int]] = defaultdict(list)
+        self._under_key: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        """Per key: the cards it is known on, and since how many links in the journal."""
         for at, link in enumerate(self._database.links):
             self._committed[link["card_id"]].append(at)
+            self._under_key[link["request_key"].hex()].append((link["card_id"], at))
         self._models: dict[int, CardModel] = {}
         self._states: dict[int, list[tuple[int, int, int]]] = {}
         self._owed: dict[str, dict[str, int]] = {}
@@ -66,6 +72,7 @@ class Judge:
         """All of it."""
         for card_id in self._database.rows:
             self._replay(card_id)
+        self._refused = {refusal["stan"] for refusal in self._database.refusals}
         for delivery in self._story.deliveries:
             if delivery.answer is not None and delivery.answer["code"] != "12":
                 self._hear(delivery)
@@ -80,14 +87,14 @@ class Judge:
         states = self._states[card_id] = [(model.available, model.held, model.status)]
         batch_id, version = 0, 0
         chain = self._database.links_of(card_id)
-        for at, row in enumerate(chain):
+        for row in chain:
             version += 1
             demand(row["version"] == version, "versions with a gap", card_id, row["version"])
             demand(row["prev_batch_id"] == batch_id, "not its predecessor's batch", row)
             batch_id = row["batch_id"]
             link = _opened(row)
             if row["operation"] == _TOMBSTONE:
-                self._check_tombstone(model, link, chain[at + 1 : at + 2])
+                self._check_tombstone(model, link)
             else:
                 self._check_link(model, link)
             states.append((model.available, model.held, model.status))
@@ -104,15 +111,16 @@ class Judge:
             kept = [window[at : at + 16] for at in range(4, len(window), 20)]
             demand(kept == newest, "the window is not the newest keys", card_id)
 
-    def _check_tombstone(
-        self, model: CardModel, link: dict[str, Any], following: list[dict[str, Any]]
-    ) -> None:
+    def _check_tombstone(self, model: CardModel, link: dict[str, Any]) -> None:
         key = link["key"]
         demand(key in self._barring, "barred without cause", link)
+        since = self._first_arrival.get((key, link["card"]), 0)
+        known = [card for card, at in self._under_key[key] if at < since]
+        demand(not set(known) - {link["card"]}, "barred though another card has it", link, known)
         demand(link["code"] == "05" and link["answer"]["rule"] == "BARRED", "no bar", link)
         nothing = not (link["effect"] or link["moves"] or self._postings[link["at"]])
         demand(nothing, "a tombstone that moves value", link)
-        model.bar(key, link["version"], link["answer"])
+        model.bar(key, link["version"], link["answer"], link["now_s"])
 
     def _check_link(self, model: CardModel, link: dict[str, Any]) -> None:
         message = self._messages.get((link["key"], link["content"]))
@@ -120,15 +128,10 @@ class Judge:
         assert message is not None
         demand(message["card"] == link["card"], "a link on another card", link, message)
         expected = model.expect(message, link["now_s"])
-        if link["code"] == "25" and model.is_forgotten(message, link["now_s"]):
-            expected = {"code": "25"}
+        if not _fits(link, expected):
+            expected = model.expect(message, link["now_s"], forgets=True)
+        demand(_fits(link, expected), "not what the dialect says", link, expected, message)
         answer = link["answer"]
-        heard = (link["code"], link["effect"], answer["code"], answer["rs"], answer["amount"])
-        due = (expected["code"], expected.get("effect", 0), expected["code"])
-        due = (*due, expected.get("rs", ""), expected.get("said"))
-        demand(heard == due, "not what the dialect says", heard, due, message)
-        rules = expected.get("rules")
-        demand(rules is None or answer["rule"] in rules, "another rule", answer, rules, message)
         partial = message["amount"] if expected["code"] == "10" else None
         demand(answer["requested"] == partial, "RQ", answer, message)
         model.apply(message, expected, link, link["now_s"])
@@ -202,6 +205,10 @@ class Judge:
             return
         demand(heard["code"] != "96", "a fault", heard, message)
         card_id = message["card"]
+        if card_id not in self._models:
+            kept = message["key"][:12] in self._refused
+            demand(heard["code"] == "14" and kept, "an unknown card", heard, message)
+            return
         first = self._version_at(card_id, delivery.arrived_at)
         last = self._version_at(card_id, delivery.answered_at)
         due: list[dict[str, Any]] = []
@@ -219,8 +226,8 @@ class Judge:
         """What may be answered by somebody who sees a card at this version."""
         message = delivery.message
         model = self._models[message["card"]]
-        entry = model.entries.get(message["key"])
-        if entry is not None and entry["version"] <= version:
+        entry = model.entry_at(message["key"], version)
+        if entry is not None:
             if entry["op"] == "tombstone":
                 return [entry["answer"]]
             if entry["content"] != message["content"]:
@@ -231,33 +238,43 @@ class Judge:
                 return [{"code": "05", "rs": "REVERSED", "rule": "REVERSED", "tx": tx} | silent]
             return [entry["answer"]]
         if message["op"] == "outcome":
-            return [self._outcome_due(model, delivery, version)]
+            return self._outcome_due(model, delivery, version)
+        if message["op"] == "reversal" and self._known_elsewhere(delivery, message["names_key"]):
+            return [{"code": "94", "approval": "", "balances": ""}]
         available, held, status = self._states[message["card"]][version]
         if message["op"] == "balance" and status == ACTIVE:
             return [{"code": "00", "balances": balances(available, held)}]
         return []
 
-    def _outcome_due(self, model: CardModel, delivery: Delivery, version: int) -> dict[str, Any]:
+    def _known_elsewhere(self, delivery: Delivery, key: str) -> bool:
+        """Whether another card had a link under this key when the delivery was answered."""
+        card_id = delivery.message["card"]
+        return any(c != card_id and at < delivery.answered_at for c, at in self._under_key[key])
+
+    def _outcome_due(
+        self, model: CardModel, delivery: Delivery, version: int
+    ) -> list[dict[str, Any]]:
         message = delivery.message
-        original = model.entries.get(message["names_key"])
-        if original is None or original["version"] > version:
-            oldest_s = max(delivery.times_s) - self._story.plan.setting.horizon_s
-            late = message["instant"] and message["instant"] < oldest_s
-            bars = message["bars"] and not message["reverses_nothing"] and not late
-            return {"code": "-" if bars else "25", "os": ""}  # that one answers when it has barred
+        oldest_s = max(delivery.times_s) - self._story.plan.setting.horizon_s
+        late = message["instant"] and message["instant"] < oldest_s
+        others = self._known_elsewhere(delivery, message["names_key"])
+        bars = message["bars"] and not message["reverses_nothing"] and not late and not others
+        unknown = {"code": "-" if bars else "25", "os": ""}  # one that bars answers with its bar
+        original = model.entry_at(message["names_key"], version)
+        if original is None:
+            return [unknown]
+        due = [unknown] if original["posted_s"] < oldest_s else []  # it may be forgotten
         if original["op"] == "tombstone":
-            return {"code": "25", "os": "BARRED"}
+            return [*due, {"code": "25", "os": "BARRED"}]
         told = original["answer"]
         reversals = [x for x in model.undoers(original, version) if x["op"] == "reversal"]
-        state = "DECLINED"
-        if original["approved"]:
-            state = "APPROVED"
+        state = "APPROVED" if original["approved"] else "DECLINED"
         if reversals:
             whole = any(x["answer"]["rs"] == "REVERSED" for x in reversals)
             state = "REVERSED" if whole else "PARTIAL"
         amount = told["amount"] if told["amount"] is not None else original["requested"]
-        due = {"code": "00", "os": state, "oc": told["code"], "amount": amount}
-        return due | {"approval": told["approval"], "balances": told["balances"]}
+        said = {"code": "00", "os": state, "oc": told["code"], "amount": amount}
+        return [*due, said | {"approval": told["approval"], "balances": told["balances"]}]
 
     def _check_promises(self) -> None:
         """91 says that nothing was done: where nothing but 91 was said, nothing is."""
@@ -266,13 +283,23 @@ class Judge:
             said[delivery.message["key"], delivery.message["content"]].append(delivery)
         for (key, content), deliveries in said.items():
             codes = {d.answer["code"] if d.answer else "" for d in deliveries}
-            if codes == {_UNDECIDED}:
-                entry = self._models[deliveries[0].message["card"]].entries.get(key)
+            model = self._models.get(deliveries[0].message["card"])
+            if codes == {_UNDECIDED} and model is not None:
+                entry = model.entries.get(key)
                 done = entry is not None and entry["content"] == content
                 demand(not done, "done although all answers were 91", deliveries[0].message)
         for delivery in self._story.deliveries:
             lost = delivery.answer is None and not delivery.lost
             demand(not lost, "no answer although its worker lived on", delivery.message)
+
+
+def _fits(link: dict[str, Any], expected: dict[str, Any]) -> bool:
+    """Whether a link says what it must say."""
+    answer, rules = link["answer"], expected.get("rules")
+    heard = (link["code"], link["effect"], answer["code"], answer["rs"], answer["amount"])
+    due = (expected["code"], expected.get("effect", 0), expected["code"])
+    due = (*due, expected.get("rs", ""), expected.get("said"))
+    return heard == due and (rules is None or answer["rule"] in rules)
 
 
 def balances(available: int, held: int) -> str:

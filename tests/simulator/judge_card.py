@@ -48,6 +48,7 @@ class CardModel:
         self.entries: dict[str, Entry] = {}
         self.hold_s = hold_s
         self.horizon_s = horizon_s
+        self._oldest_s = 0
 
     @property
     def available(self) -> int:
@@ -58,6 +59,13 @@ class CardModel:
     def held(self) -> int:
         """What is set aside."""
         return sum(hold["amount"] for hold in self.holds.values())
+
+    def entry_at(self, key: str, version: int) -> Entry | None:
+        """The newest entry under a key, as of a version. (An old one may be forgotten.)"""
+        entry = self.entries.get(key)
+        while entry is not None and entry["version"] > version:
+            entry = entry["before"]
+        return entry
 
     def open(self, entry: Entry, at: int = _NEVER) -> int:
         """Approved - returned - reversed, as of a version."""
@@ -77,9 +85,15 @@ class CardModel:
 
     # What a message must lead to
 
-    def expect(self, message: Message, now_s: int) -> Expected:
-        """The link that a message must get now: it has none yet."""
-        demand(message["key"] not in self.entries, "a second link for one key", message)
+    def expect(self, message: Message, now_s: int, *, forgets: bool = False) -> Expected:
+        """The link that a message must get now: it has none yet.
+
+        `forgets`: what was posted before the horizon need not be found any more.
+        """
+        self._oldest_s = now_s - self.horizon_s if forgets else 0
+        before = self.entries.get(message["key"])
+        forgotten = before is not None and before["posted_s"] < now_s - self.horizon_s
+        demand(before is None or forgotten, "a second link for one key", message)
         op = message["op"]
         if op in ("reversal", "advice", "completion", "expiry"):
             return getattr(self, "_" + op)(message, now_s)  # type: ignore[no-any-return]
@@ -115,7 +129,7 @@ class CardModel:
         return {"code": "no link is made for an enquiry that is approved"}
 
     def _return(self, message: Message) -> Expected:
-        sale = next((e for e in self.entries.values() if e["tx"] == message["names_tx"]), None)
+        sale = next((e for e in self._known() if e["tx"] == message["names_tx"]), None)
         if sale is None or sale["op"] not in _SALES or not sale["approved"]:
             return {"code": "25"}
         amount, paid = message["amount"], -sum(min(x, 0) for x in self._still_out(sale).values())
@@ -123,10 +137,8 @@ class CardModel:
             return {"code": "13"}
         return {"code": "00", "effect": amount, "amount": amount, "undoes": sale}
 
-    def is_forgotten(self, message: Message, now_s: int) -> bool:
-        """Whether the sale is so old that nobody looks for it."""
-        sale = next((e for e in self.entries.values() if e["tx"] == message["names_tx"]), None)
-        return sale is not None and sale["posted_s"] < now_s - self.horizon_s
+    def _known(self) -> list[Entry]:
+        return [e for e in self.entries.values() if e["posted_s"] >= self._oldest_s]
 
     def _expiry(self, message: Message, now_s: int) -> Expected:
         hold = self.holds.get(message["hold"])
@@ -137,7 +149,7 @@ class CardModel:
         return {"code": "00", "effect": amount, "held": -amount, "amount": amount, "undoes": undoes}
 
     def _named_hold(self, message: Message) -> Entry | None:
-        for entry in self.entries.values():
+        for entry in self._known():
             if entry["op"] == "hold" and entry["approved"]:
                 if message["names_tx"]:
                     named = entry["tx"] == message["names_tx"]
@@ -177,7 +189,7 @@ class CardModel:
         }
 
     def _advice(self, message: Message, now_s: int) -> Expected:
-        own = self.entries.get(message["own_request"])
+        own = next((e for e in self._known() if e["key"] == message["own_request"]), None)
         rules = set()
         if own is not None and own["approved"]:
             return {"code": "00", "rules": {"DONEBEFORE"}}
@@ -279,6 +291,7 @@ class CardModel:
         lots = link["taken"] if op == "completion" else dict(link["moves"])
         entry: Entry = {
             "key": message["key"],
+            "before": self.entries.get(message["key"]),
             "op": op,
             "content": message["content"],
             "version": link["version"],
@@ -301,15 +314,16 @@ class CardModel:
         if expected.get("freezes"):
             self.status = FROZEN
 
-    def bar(self, key: str, version: int, answer: dict[str, Any]) -> None:
+    def bar(self, key: str, version: int, answer: dict[str, Any], now_s: int) -> None:
         """A tombstone: from now on this key has an answer, and that is no."""
         demand(key not in self.entries, "barred though it was known", key, version)
         self.entries[key] = {
             "key": key,
+            "before": None,
             "op": "tombstone",
             "content": "",
             "version": version,
-            "posted_s": 0,
+            "posted_s": now_s,
             "approved": False,
             "amount": 0,
             "tx": answer["tx"],

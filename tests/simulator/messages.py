@@ -9,11 +9,13 @@ from rules.requests import CardRequest, Operation, ReversalReason, Terminal
 
 from .plan import Action, Op, Plan
 
-__all__ = ["CARD_BASE", "Maker", "Message", "Sent"]
+__all__ = ["CARD_BASE", "NO_CARD", "Maker", "Message", "Sent"]
 
 Message = dict[str, Any]
 CARD_BASE = 1000
 """Ids of cards count from here."""
+NO_CARD = -77
+"""The id of a number that no card has."""
 
 _CODES = {
     Op.LOAD: "210060",
@@ -102,7 +104,7 @@ class Maker:
     def key(self, action: Action, message_class: str | None = None) -> bytes:
         """The key of a message, or of the one that it would be in another class."""
         stan = self._named_like(action).number
-        party = f"9|{action.till}|{self._code(action)}|{action.card}"
+        party = f"9|{action.till}|{self._code(action)}"
         message_class = message_class or self._class(action)
         return request_key(self._instant_s(action), f"{party}|{message_class}|{stan:06d}")
 
@@ -111,10 +113,15 @@ class Maker:
         if parent is None or action.op not in (Op.REVERSAL, Op.OUTCOME, Op.COMPLETION):
             return b""
         stan = self._named_like(parent).number
-        party = f"9|{action.till}|{self._code(action)}|{action.card}"
-        return request_key(
-            self._instant_s(action), f"{party}|{self._class(parent)}|{stan:06d}"
-        )
+        party = f"9|{action.till}|{self._code(action)}"
+        return request_key(self._instant_s(action), f"{party}|{self._class(parent)}|{stan:06d}")
+
+    def card_id(self, action: Action) -> int:
+        """The card that a message names."""
+        count = len(self._plan.setting.cards)
+        if not action.misdirected:
+            return CARD_BASE + action.card
+        return CARD_BASE + (action.card + 1) % count if count > 1 else NO_CARD
 
     def make(self, action: Action, *, tx: str = "", approval: str = "", hold: int = 0) -> Sent:
         """The message of an action; the rest is what the parent's answer has brought."""
@@ -154,7 +161,7 @@ class Maker:
             "key": request.key.hex(),
             "content": request.fingerprint.hex(),
             "instant": self._instant_s(action),
-            "card": CARD_BASE + action.card,
+            "card": self.card_id(action),
             "merchant": terminal.merchant_id,
             "floor": terminal.floor_limit_minor,
             "tolerance": terminal.completion_tolerance_percent,

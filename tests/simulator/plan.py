@@ -61,6 +61,8 @@ class Action:
     """When the network delivers it once more, after its time."""
     gives_up: bool = False
     """It is sent once and never repeated."""
+    misdirected: bool = False
+    """It names the original's card wrongly: the next card, or one that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,11 @@ def draw(seed: int) -> Plan:
     setting = _draw_setting(chance)
     count = chance.choice((8, 16, 24, 40))
     span_ms = chance.choice((5, 60, 400, 1200))
+    if seed % 8 == 0:  # a flood: more than a window's worth of messages for one card in one batch
+        count, span_ms = 48, 5
+        setting = dataclasses.replace(
+            setting, workers=1, batch_max=256, queue_max=10_000, cards=setting.cards[:1]
+        )
     actions: list[Action] = []
     for number in range(count):
         actions.append(_draw_action(chance, setting, actions, number, span_ms))
@@ -290,6 +297,8 @@ def _draw_action(
         settings |= _about(chance, op, parent)
     elif op is Op.CASH_OUT:
         settings["amount_minor"] = chance.choice((0, 100))
+    elif op is Op.REDEEM and chance.random() < 0.04:
+        settings["misdirected"] = True
     elif before and chance.random() < 0.15:
         twin = chance.choice(before)
         if op is Op.ADVICE and twin.op is Op.REDEEM:
@@ -299,7 +308,7 @@ def _draw_action(
         elif twin.op is op and not twin.copies:
             till, card = twin.till, twin.card
             settings |= {"parent": twin.number, "copies": "content"}
-            settings["amount_minor"] = twin.amount_minor + 10
+            settings["amount_minor"] = twin.amount_minor + 10 + number
     return Action(number, op, till=till, card=card, **settings)  # type: ignore[arg-type]
 
 
@@ -324,6 +333,7 @@ def _about(chance: random.Random, op: Op, parent: Action) -> dict[str, object]:
         settings |= {"at_ms": parent.at_ms + chance.choice((0, 900, 1100)), "waits": True}
         settings["amount_minor"] = 0
     elif op is Op.REVERSAL:
+        settings["misdirected"] = chance.random() < 0.06
         settings["amount_minor"] = chance.choice((amount_minor,) * 6 + (0, amount_minor + 7))
         settings["reason"] = chance.choice(("time_out", "time_out", "customer", "merchant"))
         if chance.random() < 0.2:
@@ -338,4 +348,6 @@ def _draw_jump(chance: random.Random, setting: Setting, span_ms: int) -> Jump:
     worker = chance.choice((None, chance.randrange(setting.workers)))
     if abs(seconds) > 3600:  # time itself goes on: the same for all, while late messages wait
         worker = None
+    if any(till.by_batch for till in setting.tills):  # such keys are good up to the horizon only
+        seconds = max(min(seconds, 3600), -3600)
     return Jump(chance.randrange(span_ms + 500), worker, seconds)

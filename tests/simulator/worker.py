@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 from rules.booking import Policy
-from rules.identity import format_transaction_id
+from rules.identity import counted_transaction_id
 from rules.ledger import Answer
 from switch.journal.journal import JournalDown
 from switch.journal.rows import Refusal
@@ -86,7 +86,7 @@ class Life:
             self, policy, batch_max=setting.batch_max, queue_max=setting.queue_max
         )
         self._waiting: dict[int, Delivery] = {}
-        self._transaction_ids = itertools.count((run << 36) + 1)
+        self._counts = itertools.count(1)
         batch_ids = itertools.count((run << 40) + 1)
         self._reservations = [self._reservation(number) for number in range(setting.lanes)]
         self._lanes = [
@@ -164,10 +164,8 @@ class Life:
 
     def submit(self, sent: Sent, delivery: Delivery) -> None:
         """A message with an id of its own, into the pipeline."""
-        number = next(self._transaction_ids)
-        request = msgspec.structs.replace(
-            sent.request, transaction_id=format_transaction_id(number)
-        )
+        transaction_id = counted_transaction_id(self._run, next(self._counts))
+        request = msgspec.structs.replace(sent.request, transaction_id=transaction_id)
         now = trio.current_time()
         self._waiting[delivery.number] = delivery
         card_id = sent.message["card"]

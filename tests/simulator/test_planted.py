@@ -1,0 +1,234 @@
+"""The simulator against itself: each bug planted here must be found within the seeds of CI.
+
+A check that finds nothing wrong means something only when it is shown to find what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+import rules.authorize
+import rules.holds
+import rules.outcome
+import rules.reversal
+from rules.cards import WorkingCard
+from rules.lots import give_back
+from rules.requests import Operation
+from rules.window import Window
+from switch.journal import journal
+from switch.journal.journal import JournalDown, JournalSession, Outcome
+from switch.pipeline import Batch, Decided, Lane, Pipeline
+from switch.reservation.store import Sealer
+
+from .__main__ import fault_of
+from .memory_journal import MemoryDatabase
+from .plan import draw
+from .test_simulator import SEEDS
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+BUGS: dict[str, Plant] = {}
+
+
+def bug(plant: Plant) -> Plant:
+    """Register a bug under its function's name."""
+    BUGS[plant.__name__] = plant
+    return plant
+
+
+@bug
+def cut_the_window_during_a_batch(patch: pytest.MonkeyPatch) -> None:
+    append = WorkingCard.append
+
+    def cutting(card: WorkingCard, *args: Any) -> None:
+        append(card, *args)
+        card.window = Window(card.window.encode())
+        newest = sorted(card.known)[-16:]
+        card.known = {version: card.known[version] for version in newest}
+
+    patch.setattr(WorkingCard, "append", cutting)
+
+
+@bug
+def trust_the_window_to_know_all(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Window, "surely_knows", lambda self, key: True)
+
+
+@bug
+def forget_declines(patch: pytest.MonkeyPatch) -> None:
+    append = WorkingCard.append
+
+    def forgetting(card: WorkingCard, link: Any, batch_id: int) -> None:
+        if link.approved or link.operation is Operation.TOMBSTONE:
+            append(card, link, batch_id)
+
+    patch.setattr(WorkingCard, "append", forgetting)
+
+
+@bug
+def answer_before_the_commit(patch: pytest.MonkeyPatch) -> None:
+    decide = Lane._decide
+
+    async def hasty(lane: Lane, *args: Any) -> Decided:
+        decided = await decide(lane, *args)
+        lane._observer.answered(decided.answers)
+        decided.answers = []
+        return decided
+
+    patch.setattr(Lane, "_decide", hasty)
+
+
+@bug
+def skip_the_tombstone(patch: pytest.MonkeyPatch) -> None:
+    for module in (rules.reversal, rules.outcome):
+        patch.setattr(module, "bar", lambda *args: None)
+
+
+@bug
+def treat_an_unknown_outcome_as_failed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(journal, "is_retryable", lambda error: True)
+
+
+@bug
+def say_91_when_the_outcome_is_unknown(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(journal, "is_server_unfit", lambda error: True)
+
+
+@bug
+def treat_an_unknown_outcome_as_committed(patch: pytest.MonkeyPatch) -> None:
+    append = JournalSession.append
+
+    async def trusting(session: JournalSession, arguments: Any) -> Outcome:
+        before = session.outcomes_unknown
+        outcome = await append(session, arguments)
+        return Outcome.COMMITTED if session.outcomes_unknown > before else outcome
+
+    patch.setattr(JournalSession, "append", trusting)
+
+
+@bug
+def take_a_stale_batch_for_itself(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemoryDatabase, "knows_batch", lambda self, month, batch_id: bool(self.links))
+
+
+@bug
+def ignore_the_batch_id_in_the_row_condition(patch: pytest.MonkeyPatch) -> None:
+    def by_version(database: MemoryDatabase, card: dict[str, Any]) -> bool:
+        return bool(database.rows[card["card_id"]]["version"] == card["version_from"])
+
+    patch.setattr(MemoryDatabase, "is_as_expected", by_version)
+
+
+@bug
+def ignore_the_seal(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Sealer, "_digest", lambda self, card_id, body: self.open.__name__.encode() * 3)
+    seal = Sealer.open
+
+    def believing(sealer: Sealer, card_id: int, data: bytes) -> Any:
+        return seal(sealer, card_id, sealer._digest(card_id, data[12:]) + data[12:])
+
+    patch.setattr(Sealer, "open", believing)
+
+
+@bug
+def decide_from_a_stale_row_after_a_refusal(patch: pytest.MonkeyPatch) -> None:
+    read = Lane._read_rows
+
+    async def half(lane: Lane, batch: Batch, known: Any, rows: Any) -> None:
+        before = dict(rows)
+        await read(lane, batch, known, rows)
+        for card_id, row in rows.items():
+            if card_id in before and not known:  # the new row's fence, the old row's amounts
+                fields = msgspec.msgpack.decode(before[card_id].state)
+                fields[:2] = msgspec.msgpack.decode(row.state)[:2]
+                row.state = msgspec.msgpack.encode(fields)
+
+    patch.setattr(Lane, "_read_rows", half)
+
+
+@bug
+def do_not_decide_all_requests_again(patch: pytest.MonkeyPatch) -> None:
+    decide = Lane._decide
+    first: dict[int, Any] = {}
+
+    async def lazy(lane: Lane, *args: Any) -> Decided:
+        decided = await decide(lane, *args)
+        decided.answers = [
+            (ticket, first.setdefault(id(ticket.context), answer))
+            for ticket, answer in decided.answers
+        ]
+        return decided
+
+    patch.setattr(Lane, "_decide", lazy)
+
+
+@bug
+def drop_the_pins_of_a_hold(patch: pytest.MonkeyPatch) -> None:
+    def anywhere(lots: Any, sources: Any, amount_minor: int) -> Any:
+        return give_back(lots, [source.with_amount(amount_minor) for source in sources], amount_minor)
+
+    patch.setattr(rules.holds, "give_back", anywhere)
+
+
+@bug
+def forget_what_was_restored_before(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        rules.reversal, "restorable_minor", lambda card, original: original.amount_minor
+    )
+    patch.setattr(rules.reversal, "restoring_moves", lambda card, original: [])
+
+
+@bug
+def repeat_the_first_answer_after_a_reversal(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.authorize, "is_reversed", lambda card, original: False)
+
+
+@bug
+def lose_who_waits_for_a_card(patch: pytest.MonkeyPatch) -> None:
+    def forgetful(pipeline: Pipeline, card_ids: Any) -> None:
+        for card_id in card_ids:
+            pipeline._waiting -= len(pipeline._held.pop(card_id, ()))
+            pipeline._foreign.pop(card_id, None)
+
+    patch.setattr(Pipeline, "give_back", forgetful)
+
+
+@bug
+def answer_a_batch_that_was_refused(patch: pytest.MonkeyPatch) -> None:
+    append = JournalSession.append
+
+    async def deaf(session: JournalSession, arguments: Any) -> Outcome:
+        await append(session, arguments)
+        return Outcome.COMMITTED
+
+    patch.setattr(JournalSession, "append", deaf)
+
+
+@bug
+def look_for_originals_without_slack(patch: pytest.MonkeyPatch) -> None:
+    read = JournalSession.read_history
+
+    async def bounded(session: JournalSession, query: Any, oldest_month: Any) -> Any:
+        if oldest_month.year == 1:  # the second look, for what the window names
+            return []
+        return await read(session, query, oldest_month)
+
+    patch.setattr(JournalSession, "read_history", bounded)
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    BUGS[name](monkeypatch)
+    found = next((seed for seed in SEEDS if fault_of(draw(seed))), None)
+    assert found is not None, f"{len(SEEDS)} seeds see nothing"
+    monkeypatch.undo()
+    assert fault_of(draw(found)) == "", "the seed fails without the bug"
+    print(f"{name}: seed {found}")
+
+
+def test_an_unplanted_switch_is_clean() -> None:
+    assert JournalDown.__name__ == "JournalDown"
+    assert [seed for seed in SEEDS[:5] if fault_of(draw(seed))] == []
