@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard fastpath/*.pyx fastpath/*.pxd fastpath/csrc/*)
 
-.PHONY: setup run test lint bench clean
+.PHONY: setup run test simulate lint bench clean
 
 setup: $(VENV)/.built
 
@@ -19,6 +19,11 @@ run: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Many seeds of the deterministic simulator; a seed that fails is shown as its shortest story.
+SEEDS ?= 1-2000
+simulate: setup
+	$(BIN)/python -m tests.simulator --seeds $(SEEDS)
 
 lint: setup
 	$(BIN)/ruff check .

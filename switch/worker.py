@@ -12,7 +12,7 @@ import resource
 import secrets
 import signal
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import trio
 
 from fastpath.tokens import TokenKey, TokenTable
 from rules.booking import Policy
-from rules.identity import format_transaction_id
+from rules.identity import counted_transaction_id
 from switch.config import Settings
 from switch.intake import Intake
 from switch.journal.bridge import bridge
@@ -42,7 +42,6 @@ from switch.wire.translate import Translator
 
 __all__ = ["WorkerFile", "run_worker", "work"]
 
-_TX_COUNTER_BITS = 36
 _BATCH_COUNTER_BITS = 40
 _NEW_CARDS_PERIOD_S = 1.0
 _REFUSALS_PERIOD_S = 0.2
@@ -120,9 +119,9 @@ class Worker:
         self._draining = False
         self._beat = trio.current_time()
         self._months_ahead = 1
-        self._batch_ids = _counted(run, _BATCH_COUNTER_BITS)
-        transaction_ids = _counted(run, _TX_COUNTER_BITS)
-        self._next_transaction_id = lambda: format_transaction_id(next(transaction_ids))
+        self._batch_ids = itertools.count((run << _BATCH_COUNTER_BITS) + 1)
+        counts = itertools.count(1)
+        self._next_transaction_id = lambda: counted_transaction_id(run, next(counts))
 
     @classmethod
     async def start(cls, file: WorkerFile, settings: Settings) -> Worker:
@@ -370,11 +369,6 @@ class Worker:
         if self._months_ahead < 1:
             return False, "the journal has no partition for next month"
         return True, "ready"
-
-
-def _counted(run: int, bits: int) -> Iterator[int]:
-    """Numbers that no other run of any worker has: the run in front of a count."""
-    return itertools.count((run << bits) + 1)
 
 
 def _drop_first(queue: deque[Refusal], count: int) -> None:

@@ -154,9 +154,8 @@ class Translator:
                 "code_digest": self._code_digest(private, digest),
                 "partial_allowed": private.get("PA") == "1",
             }
-        replacement = message.get(_REPLACEMENT) if told else None
-        content = f"{code}|{message.amount(_AMOUNT)}|{currency}|{replacement}"
-        content += f"|{message.get(_TO_ACCOUNT)}|{private.get('OR')}"
+        content = f"{code}|{message.amount(_AMOUNT)}|{currency}|{message.get(_TO_ACCOUNT)}"
+        content += f"|{message.get(_REPLACEMENT) if told else None}|{private.get('OR')}"
         request = CardRequest(
             operation=operation,
             key=request_key(instant_s, f"{party}|{message.mti[1:3]}|{stan}"),

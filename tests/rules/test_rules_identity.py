@@ -12,6 +12,7 @@ from rules.identity import (
     KEY_LENGTH,
     Pan,
     content_fingerprint,
+    counted_transaction_id,
     derived_transaction_id,
     format_transaction_id,
     key_instant,
@@ -102,3 +103,15 @@ def test_a_derived_id_follows_from_its_material_and_is_never_a_counted_one(
     assert (first == second) is (one == other)
     assert first >= format_transaction_id(1 << 59)
     assert len(first) == 12
+
+
+@given(st.integers(1, 2**23 - 1), st.integers(1, 2**23 - 1), st.integers(1, 2**36 - 1))
+def test_runs_that_have_counted_equally_far_give_other_approval_codes(
+    one: int, other: int, count: int
+) -> None:
+    """DE 38 is the end of `TX`; a completion may name its hold by it, whoever approved that."""
+    first, second = counted_transaction_id(one, count), counted_transaction_id(other, count)
+    assert (first[-6:] == second[-6:]) is (one == other)
+    assert (first < second) is (one < other)
+    assert max(first, second) < format_transaction_id(1 << 59)
+    assert counted_transaction_id(one, count + 1 if count < 2**36 - 1 else 1) != first

@@ -29,7 +29,13 @@ __all__ = ["NOW", "Backend", "Memory", "Real", "batch", "changed", "request"]
 SEALER = Sealer(b"one key for both")
 NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
 _numbers = itertools.count(1)
-_COLUMNS = {"c_version_from": 4, "c_batch_from": 5, "c_ecash_available": 8, "l_after": 25, "l_held": 26}
+_COLUMNS = {
+    "c_version_from": 4,
+    "c_batch_from": 5,
+    "c_ecash_available": 8,
+    "l_after": 25,
+    "l_held": 26,
+}
 """Where some of the parameters of `append_batch` stand."""
 
 

@@ -19,7 +19,10 @@ __all__ = ["Broken", "judge", "verdict"]
 _TOMBSTONE = 21
 _CARD, _MERCHANT, _SHORTFALL, _SUSPENSE = 1, 2, 4, 5
 _UNDECIDED = "91"
-_FIELDS = "code tx rrn rule approval amount balances rs requested oc os".split()
+_FIELDS = (
+    *("code", "tx", "rrn", "rule", "approval", "amount", "balances", "rs"),
+    *("requested", "oc", "os"),
+)
 _TELLS_NO_BALANCE = ("reversal", "advice", "completion")
 _WINDOW = 16
 

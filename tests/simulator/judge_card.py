@@ -280,9 +280,7 @@ class CardModel:
 
     # What it did
 
-    def apply(
-        self, message: Message, expected: Expected, link: dict[str, Any], now_s: int
-    ) -> None:
+    def apply(self, message: Message, expected: Expected, link: dict[str, Any], now_s: int) -> None:
         """Take over a link that is as expected."""
         approved = link["code"] in ("00", "10")
         op = message["op"]
@@ -302,7 +300,6 @@ class CardModel:
             "tx": link["answer"]["tx"],
             "approval": link["answer"]["approval"],
             "answer": link["answer"],
-            "merchant": message["merchant"],
             "lots": lots,
             "undone_by": [],
             "owed": dict(expected.get("owed", {"shortfall": 0, "suspense": 0})),
@@ -392,7 +389,7 @@ class CardModel:
             del self.holds[number]
 
     def _in_order(self, amount: int, cash: bool) -> dict[int, int]:
-        """What taking an amount must take of each lot: soonest expiry, promo before paid, oldest."""
+        """What an amount must take of each lot: soonest expiry, promo before paid, oldest."""
         moves: dict[int, int] = {}
         order = sorted(
             self.lots.items(), key=lambda x: (x[1]["expires"] or _NEVER, x[1]["paid"], x[0])

@@ -26,21 +26,25 @@ __all__ = [
     "MemoryJournal",
     "NoTrouble",
     "ReadFault",
-    "Trouble",
 ]
 
-CARD_COLUMNS = (
+
+def _names(text: str) -> list[str]:
+    return text.split()
+
+
+CARD_COLUMNS = _names(
     "card_id version_from batch_from version status ecash_available ecash_held voucher_available "
     "voucher_held points_available points_held state request_window"
-).split()
-LINK_COLUMNS = (
+)
+LINK_COLUMNS = _names(
     "card_id version prev_batch_id request_key operation response tx purse amount_minor "
     "available_after held_after undoes terminal_id merchant_id body"
-).split()
-POSTING_COLUMNS = (
+)
+POSTING_COLUMNS = _names(
     "n leg card_id debit_kind debit_id credit_kind credit_id amount_minor purse currency"
-).split()
-REFUSAL_COLUMNS = "link mti response rule terminal stan card_digest".split()
+)
+REFUSAL_COLUMNS = _names("link mti response rule terminal stan card_digest")
 _AMOUNTS = [name for name in CARD_COLUMNS if name.endswith(("_available", "_held"))]
 
 
@@ -77,6 +81,14 @@ class NoTrouble:
         """How long a call is under way in one direction."""
         return 0
 
+    async def there(self, slow_s: float = 0) -> None:
+        """A call on its way to the store."""
+        await trio.sleep(self.latency_s() + slow_s)
+
+    async def back(self) -> None:
+        """Its reply on its way back."""
+        await trio.sleep(self.latency_s())
+
     def append_fault(self) -> tuple[AppendFault | None, float]:
         """What befalls the next append, and a time in seconds that goes with it."""
         return None, 0
@@ -89,10 +101,6 @@ class NoTrouble:
         """Do something when this time has passed, whoever is dead by then."""
 
 
-Trouble = NoTrouble
-"""Whoever wants faults makes a class with these methods."""
-
-
 def server_error(kind: type[asyncpg.PostgresError], severity: str = "ERROR") -> Exception:
     """An error as the server reports it."""
     error = kind(kind.__name__)
@@ -103,7 +111,7 @@ def server_error(kind: type[asyncpg.PostgresError], severity: str = "ERROR") -> 
 class MemoryDatabase:
     """The tables, and what the switch's statements do to them, each in one instant."""
 
-    def __init__(self, trouble: Trouble | None = None) -> None:
+    def __init__(self, trouble: NoTrouble | None = None) -> None:
         self.trouble = trouble or NoTrouble()
         self.facts: dict[int, dict[str, Any]] = {}
         self.rows: dict[int, dict[str, Any]] = {}
@@ -172,8 +180,8 @@ class MemoryDatabase:
                 }
             self._batches.add((month, batch_id))
             common = {"month": month, "batch_id": batch_id, "posted_at": posted_at}
-            for n, link in enumerate(links, 1):
-                link |= common | {"n": n}
+            for n, row in enumerate(links, 1):
+                link = row | common | {"n": n}
                 self.links.append(link)
                 self._by_key[link["request_key"]].append(link)
                 self._by_card[link["card_id"]].append(link)
@@ -255,7 +263,7 @@ class MemoryConnection:
         if fault is AppendFault.DOWN:
             database.down_until = trio.current_time() + time_s
         if fault in (AppendFault.LOST_NOT_APPLIED, AppendFault.ZOMBIE):
-            await self._travel()
+            await trouble.there()
             if fault is AppendFault.ZOMBIE:
                 trouble.later(time_s, lambda: database.append_batch(args))
             raise self._lost()
@@ -288,17 +296,14 @@ class MemoryConnection:
         """There, done in one instant, and back. What has been sent is done, whoever has died."""
         if not self._alive():
             raise Killed
-        await self._travel(slow_s)
+        await self._database.trouble.there(slow_s)
         if self.closed or self._database.down:
             raise self._lost()
         result = self._database.answer(query, args)
-        await self._travel()
+        await self._database.trouble.back()
         if not self._alive():
             raise Killed
         return result
-
-    async def _travel(self, slow_s: float = 0) -> None:
-        await trio.sleep(self._database.trouble.latency_s() + slow_s)
 
     def _lost(self) -> Exception:
         self.closed = True
@@ -330,7 +335,7 @@ class MemoryJournal(JournalSession):
             return connection
         if not self._alive():
             raise Killed
-        await trio.sleep(self._database.trouble.latency_s())
+        await self._database.trouble.back()
         if self._database.down:
             self._on_down("ConnectionRefusedError")
             raise JournalDown("ConnectionRefusedError")

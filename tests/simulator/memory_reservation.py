@@ -18,7 +18,7 @@ from switch.reservation.store import ReservationStore, Sealer
 
 from .memory_journal import Killed
 
-__all__ = ["CacheFault", "CacheTrouble", "MemoryCache", "MemoryReservation", "NoCacheTrouble"]
+__all__ = ["CacheFault", "MemoryCache", "MemoryReservation", "NoCacheTrouble"]
 
 
 class CacheFault(enum.Enum):
@@ -52,13 +52,10 @@ class NoCacheTrouble:
         """Do something when this time has passed, whoever is dead by then."""
 
 
-CacheTrouble = NoCacheTrouble
-
-
 class MemoryCache:
     """What Redis keeps: marks of possession, who waits, and sealed states with all they were."""
 
-    def __init__(self, trouble: CacheTrouble | None = None) -> None:
+    def __init__(self, trouble: NoCacheTrouble | None = None) -> None:
         self.trouble = trouble or NoCacheTrouble()
         self.marks: dict[str, tuple[float, bytes]] = {}
         self.waits: set[str] = set()
@@ -164,7 +161,13 @@ class MemoryRedisConnection:
         return reply
 
     def _do(
-        self, function: str, cards: list[str], holder: bytes, args: list[Any], *, twice: bool = False
+        self,
+        function: str,
+        cards: list[str],
+        holder: bytes,
+        args: list[Any],
+        *,
+        twice: bool = False,
     ) -> object:
         if function == "cardswitch1_reserve":
             return self._cache.reserve(cards, holder, args[0], twice=twice)

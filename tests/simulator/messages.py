@@ -1,4 +1,4 @@
-"""The messages of a plan: each as the typed request the switch gets, and as a dict for the judge."""
+"""The messages of a plan: each as the request that the switch gets, and as a dict for the judge."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from .__main__ import fault_of
 from .judge import verdict
 from .memory_journal import AppendFault, ReadFault
 from .memory_reservation import CacheFault
-from .plan import Op, draw
+from .plan import Op, Plan, draw
 from .reduce import shortened
 from .world import run
 
@@ -33,7 +33,10 @@ def test_stories_are_in_order(part: int) -> None:
 
 def test_the_stories_tell_of_everything() -> None:
     """What no story has, no story tests."""
-    struck, codes, said, operations = Counter(), Counter(), Counter(), Counter()
+    struck: Counter[object] = Counter()
+    codes: Counter[str] = Counter()
+    said: Counter[str] = Counter()
+    operations: Counter[str] = Counter()
     stale = 0
     for seed in SEEDS[::6]:
         story = run(draw(seed))
@@ -41,9 +44,8 @@ def test_the_stories_tell_of_everything() -> None:
         for delivery in story.deliveries:
             operations[delivery.message["op"]] += 1
             codes.update([delivery.answer["code"]] if delivery.answer else ["lost"])
-            said.update(delivery.answer.get(name, "") for name in ("rs", "os", "rule")) if (
-                delivery.answer
-            ) else None
+            answer = delivery.answer or {}
+            said.update(answer.get(name, "") for name in ("rs", "os", "rule"))
         stale += sum("stale" in line for line in story.trace)
         said["killed"] += sum("killed" in line for line in story.trace)
     assert set(struck) == {*AppendFault, *ReadFault, *CacheFault}
@@ -85,8 +87,8 @@ def test_a_failing_story_is_made_short() -> None:
     plan = draw(8)
     assert len(plan.actions) > 20
 
-    def has_two_holds(smaller: object) -> bool:
-        return Counter(action.op for action in smaller.actions)[Op.HOLD] >= 2  # type: ignore[attr-defined]
+    def has_two_holds(smaller: Plan) -> bool:
+        return [action.op for action in smaller.actions].count(Op.HOLD) >= 2
 
     short = shortened(plan, has_two_holds)
     assert [action.op for action in short.actions] == [Op.HOLD, Op.HOLD]

@@ -111,7 +111,7 @@ class Life:
 
     def _reservation(self, number: int) -> MemoryReservation:
         return MemoryReservation(
-            self._world.cache,
+            self._world.cache_of(self._worker.index),
             f"{self._run}.{number}".encode(),
             _SEAL,
             possession_ms=self._world.plan.setting.possession_ms,

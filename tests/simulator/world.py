@@ -22,12 +22,12 @@ from rules.cards import CardState, CardStatus, PurseState
 from rules.lots import Lot, Origin
 
 from . import worker as workers
-from .memory_journal import AppendFault, MemoryDatabase, ReadFault
-from .memory_reservation import CacheFault, MemoryCache
+from .memory_journal import AppendFault, MemoryDatabase, NoTrouble, ReadFault
+from .memory_reservation import CacheFault, MemoryCache, NoCacheTrouble
 from .messages import CARD_BASE, Maker, Sent
 from .plan import Action, Fault, Op, Plan
 
-__all__ = ["Delivery", "Story", "World", "run"]
+__all__ = ["Delivery", "Story", "World", "play", "run"]
 
 CLOCK_AHEAD_S = 26 * 3600
 _REPLY_AWAITED_S = 0.3
@@ -71,7 +71,7 @@ class Story:
     """The faults that came to pass."""
 
 
-class Trouble:
+class Trouble(NoTrouble, NoCacheTrouble):
     """The faults of a plan, each at its call; latencies from the story's chance."""
 
     def __init__(self, world: World, longest_ms: float) -> None:
@@ -148,8 +148,8 @@ class World:
         self.story = Story(plan)
         self.maker = Maker(plan)
         store, cache = plan.setting.store_ms, plan.setting.cache_ms
-        self.database = MemoryDatabase(Trouble(self, store))  # type: ignore[arg-type]
-        self.cache = MemoryCache(Trouble(self, cache))  # type: ignore[arg-type]
+        self.database = MemoryDatabase(Trouble(self, store))
+        self.cache = MemoryCache(Trouble(self, cache))
         self.story.database = self.database
         self.jumped_s = [0] * plan.setting.workers
         self.runs = 0
@@ -171,6 +171,10 @@ class World:
             card_id, bytes(12), workers.encode(state), ecash_available=total, status=3
         )
         self.story.openings[card_id] = [(n, *lot) for n, lot in enumerate(lots, 1)]
+
+    def cache_of(self, _worker: int) -> MemoryCache:
+        """The cache that a worker sees."""
+        return self.cache
 
     def say(self, text: str) -> None:
         """One line of the trace."""
@@ -241,9 +245,7 @@ class World:
             approval=heard["approval"] if heard else "",
         )
 
-    async def _ask(
-        self, action: Action, sent: Sent, asking: Asking, nursery: trio.Nursery
-    ) -> None:
+    async def _ask(self, action: Action, sent: Sent, asking: Asking, nursery: trio.Nursery) -> None:
         """Send it, and again, until it is answered."""
         for tries in range(_TRIES_MAX):
             asking.heard = trio.Event()
@@ -259,7 +261,10 @@ class World:
     async def _travel(self, action: Action, sent: Sent, delay_s: float) -> None:
         """Through the network to any worker."""
         await trio.sleep(delay_s + self.chance.random() * 0.003)
-        index = self.chance.randrange(len(self.workers))
+        self.deliver(action, sent, self.chance.randrange(len(self.workers)))
+
+    def deliver(self, action: Action, sent: Sent, index: int) -> Delivery:
+        """A message arrives at a worker."""
         delivery = Delivery(
             len(self.story.deliveries),
             action.number,
@@ -275,6 +280,7 @@ class World:
             self.hear(delivery, {"code": "12", "tx": "", "approval": ""})
         else:
             self.workers[index].submit(sent, delivery)
+        return delivery
 
     def _is_out_of_time(self, sent: Sent, index: int) -> bool:
         """Refused by the translation already: a request too old, or too far ahead."""
@@ -329,8 +335,12 @@ def _deterministic(seed: int) -> Iterator[None]:
 
 def run(plan: Plan) -> Story:
     """Play a plan."""
-    with _deterministic(plan.seed):
-        world = World(plan)
+    return play(World(plan))
+
+
+def play(world: World) -> Story:
+    """Let a world go its way."""
+    with _deterministic(world.plan.seed):
         steps = Steps(world)
         clock = trio.testing.MockClock(autojump_threshold=0)
         trio.run(world.play, clock=clock, instruments=[steps])
