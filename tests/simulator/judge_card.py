@@ -175,7 +175,7 @@ class CardModel:
         above = min(amount - inside, held * message["tolerance"] // 100)
         found = min(above, self.available + held - inside)
         missing, excess = above - found, amount - inside - above
-        rules = {"SHORTFALL"} if missing else set()
+        rules = {"TOLERANCE" if excess else "SHORTFALL" if missing else ""}
         return {
             "code": "00",
             "completes": True,
@@ -185,7 +185,7 @@ class CardModel:
             "undoes": entry,
             "owed": {"shortfall": missing, "suspense": excess},
             "freezes": missing > 0,
-            "rules": {"TOLERANCE"} if excess else rules or {""},
+            "rules": rules,
         }
 
     def _advice(self, message: Message, now_s: int) -> Expected:
@@ -391,10 +391,8 @@ class CardModel:
     def _in_order(self, amount: int, cash: bool) -> dict[int, int]:
         """What an amount must take of each lot: soonest expiry, promo before paid, oldest."""
         moves: dict[int, int] = {}
-        order = sorted(
-            self.lots.items(), key=lambda x: (x[1]["expires"] or _NEVER, x[1]["paid"], x[0])
-        )
-        for number, lot in order:
+        turn = sorted((x["expires"] or _NEVER, x["paid"], n, x) for n, x in self.lots.items())
+        for _, _, number, lot in turn:
             part = min(lot["left"], amount) if lot["cashable"] or not cash else 0
             if part:
                 moves[number] = -part
