@@ -109,7 +109,6 @@ class Pipeline:
         self._ready: deque[Ticket] = deque()
         self._held: dict[int, deque[Ticket]] = {}
         self._foreign: dict[int, float] = {}
-        self._foreign_lately_until = 0.0
         self._foreign_met = trio.Event()
         self._waiting = 0
         self._parked: deque[trio.Event] = deque()
@@ -198,9 +197,7 @@ class Pipeline:
         """Another worker has this card: its requests wait here, in front of later ones."""
         self._held[card_id].extendleft(reversed(tickets))
         self._waiting += len(tickets)
-        now = trio.current_time()
-        self._foreign[card_id] = now + random.uniform(*FOREIGN_PAUSE_S)  # noqa: S311
-        self._foreign_lately_until = now + WATCH_PERIOD_S
+        self._foreign[card_id] = trio.current_time() + random.uniform(*FOREIGN_PAUSE_S)  # noqa: S311
         self._foreign_met.set()
 
     def freed_elsewhere(self, card_ids: Iterable[int]) -> None:
@@ -210,8 +207,7 @@ class Pipeline:
     async def watch(self) -> None:
         """Ask again for cards of other workers, and answer 91 where a deadline has passed."""
         for turn in itertools.count():
-            # A card that was just asked for again is nobody's until its reply is here.
-            if self._foreign or trio.current_time() < self._foreign_lately_until:
+            if self._foreign:
                 await trio.sleep(FOREIGN_PAUSE_S[0])
             else:
                 self._foreign_met = trio.Event()

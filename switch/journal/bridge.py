@@ -73,11 +73,11 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def is_server_unfit(error: BaseException) -> bool:
-    """No resources, a read-only server, no rights, no such database: nothing was done.
+    """No resources, a read-only server, no rights, no such database or function.
 
-    It is the server that cannot serve, not the batch that is bad.
+    Nothing was done. It is the server that cannot serve, not the batch that is bad.
     """
-    return str(getattr(error, "sqlstate", "") or "").startswith(("53", "25", "28", "3D"))
+    return str(getattr(error, "sqlstate", "") or "").startswith(("53", "25", "28", "3D", "42"))
 
 
 @contextlib.asynccontextmanager

@@ -146,7 +146,12 @@ class JournalSession:
                 if not in_doubt:
                     raise
             except STORE_ERRORS as error:
-                if is_retryable(error):
+                if is_outcome_unknown(error):
+                    in_doubt = True
+                    self.outcomes_unknown += 1
+                    self._drop()
+                    self._on_down(type(error).__name__)
+                elif is_retryable(error):
                     if not in_doubt:
                         return Outcome.STALE
                 elif is_server_unfit(error):
@@ -154,13 +159,8 @@ class JournalSession:
                     self._on_down(type(error).__name__)
                     if not in_doubt:
                         raise JournalDown(type(error).__name__) from None
-                elif not is_outcome_unknown(error):
-                    raise BatchRejected(f"{type(error).__name__}: {error}") from None
                 else:
-                    in_doubt = True
-                    self.outcomes_unknown += 1
-                    self._drop()
-                    self._on_down(type(error).__name__)
+                    raise BatchRejected(f"{type(error).__name__}: {error}") from None
             else:
                 if connection.warned:
                     connection.warned = False

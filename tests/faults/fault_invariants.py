@@ -17,7 +17,7 @@ from fault_load import Asked, Kind
 
 from tests.client.messages import Reply
 
-__all__ = ["Broken", "Seen", "check"]
+__all__ = ["Broken", "Seen", "Tables", "check", "check_record", "read_tables"]
 
 _ECASH = 60
 _TOMBSTONE = 21

@@ -344,19 +344,39 @@ async def test_a_read_that_takes_too_long_is_a_server_that_is_down(
     assert set(await journal.read_cards(list(rows))) == set(rows)
 
 
-async def test_a_server_that_only_reads_does_nothing_and_says_so(
-    owner: Connection, session: Sessions
+UNFIT = {
+    "only reads": (
+        "alter role cardswitch_app set default_transaction_read_only = on",
+        "alter role cardswitch_app reset default_transaction_read_only",
+    ),
+    "lets nobody in": (
+        "alter role cardswitch_app connection limit 0",
+        "alter role cardswitch_app connection limit -1",
+    ),
+    "has taken our rights": (
+        "revoke insert on posting from cardswitch_app",
+        "grant insert on posting to cardswitch_app",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", UNFIT)
+async def test_a_server_that_cannot_serve_does_nothing_and_says_so(
+    owner: Connection, session: Sessions, how: str
 ) -> None:
-    rows = await new_cards(owner, 1)
-    arguments = batch(rows)
-    await owner.script("alter role cardswitch_app set default_transaction_read_only = on")
+    """It is no fault of the batch: 91, and the terminal asks again."""
+    rows = await new_cards(owner, 2)
+    arguments = batch(rows, refusals=[refusal()])
+    spoil, repair = UNFIT[how]
+    await owner.script(spoil)
     try:
         journal = session()
         with trio.fail_after(WAIT_S), pytest.raises(JournalDown):
             await journal.append(arguments)
         assert journal.outcomes_unknown == 0
+        assert await counts(owner, arguments) == (0, 0, 0)
     finally:
-        await owner.script("alter role cardswitch_app reset default_transaction_read_only")
+        await owner.script(repair)
     assert await session().append(arguments) is Outcome.COMMITTED
 
 

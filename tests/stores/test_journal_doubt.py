@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import asyncpg
 import pytest
 import trio
 from store_batches import (
@@ -26,7 +27,7 @@ from store_sessions import (
     until_waiting,
 )
 
-from switch.journal.bridge import Connection
+from switch.journal.bridge import STORE_ERRORS, Connection, is_outcome_unknown
 from switch.journal.journal import (
     _APPEND,
     JournalSession,
@@ -115,6 +116,77 @@ async def test_the_first_attempt_lives_on_while_the_second_waits_behind_it(
     assert answers.outcomes[0] in (Outcome.COMMITTED, Outcome.MET_ITSELF)
     assert await counts(owner, arguments) == (2, 2, 0)
     assert await owner.rows("select 1 from barrier where run = 5")
+
+
+async def test_a_doubt_lasts_while_no_server_can_be_reached(
+    owner: Connection, other: Connection, session: Sessions
+) -> None:
+    """The old backend may commit at any time: that nobody else gets in proves nothing."""
+    rows = await new_cards(owner, 1)
+    arguments = batch(rows)
+    journal = session()
+    pid = await backend(journal)
+    await hold(other, min(rows))
+    answers = Answers()
+    try:
+        with trio.fail_after(2 * WAIT_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(answers.append, journal, arguments)
+                await until_waiting(owner, pid)
+                await owner.script("alter role cardswitch_app connection limit 0")
+                assert journal._connection is not None
+                journal._connection.discard()
+                await until_in_doubt(journal)
+                await trio.sleep(0.3)
+                await other.script("rollback")
+                while (await state_of(owner, min(rows)))[0] == 0:
+                    await trio.sleep(0.005)
+                await trio.sleep(0.3)
+                assert answers.outcomes == []
+                await owner.script("alter role cardswitch_app connection limit -1")
+    finally:
+        await owner.script("alter role cardswitch_app connection limit -1")
+    assert answers.outcomes == [Outcome.MET_ITSELF]
+    assert await counts(owner, arguments) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("severity", "state", "unknown"),
+    [
+        ("FATAL", "57P01", True),  # terminated
+        ("FATAL", "57P02", True),  # crash of another backend
+        ("ERROR", "57P03", True),
+        ("FATAL", "25P03", True),
+        ("PANIC", "58030", True),
+        ("FATAL", "XX000", True),
+        ("ERROR", "08006", True),
+        ("ERROR", "XX001", False),  # rolled back, as often as it is tried
+        ("ERROR", "58030", False),
+        ("ERROR", "23514", False),
+        ("ERROR", "CS001", False),
+    ],
+)
+def test_what_an_error_of_the_server_says_of_the_commit(
+    severity: str, state: str, unknown: bool
+) -> None:
+    told = {"S": "in its language", "V": severity, "C": state, "M": "words"}
+    assert is_outcome_unknown(asyncpg.PostgresError.new(told)) is unknown
+
+
+@pytest.mark.parametrize(
+    ("error", "unknown"),
+    [
+        (asyncpg.ConnectionDoesNotExistError("closed in the middle"), True),
+        (asyncpg.InterfaceError("?"), True),
+        (asyncpg.InternalClientError("?"), True),
+        (ConnectionResetError(), True),
+        (TimeoutError(), True),
+        (asyncpg.DataError("not sent at all"), False),
+    ],
+)
+def test_what_an_error_on_this_side_says_of_the_commit(error: Exception, unknown: bool) -> None:
+    assert isinstance(error, STORE_ERRORS)
+    assert is_outcome_unknown(error) is unknown
 
 
 async def test_two_attempts_at_once_go_in_once(
