@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar, cast
 
 import msgspec
+import trio
 
+from switch.journal.bridge import bridge
 from switch.keys import MASTER_KEY_VARIABLE, MasterKey, MasterKeyError
 from switch.prepare import load_master_key, load_saved_settings
 
-__all__ = ["CannotRun", "database_url", "master_key", "say"]
+__all__ = ["CannotRun", "database_url", "master_key", "on_database", "say"]
+
+_T = TypeVar("_T")
 
 
 class CannotRun(Exception):
@@ -46,6 +52,23 @@ def master_key(data_dir: Path) -> MasterKey | None:
                 raise
         return MasterKey.load(None) if MASTER_KEY_VARIABLE in os.environ else None
     return load_master_key(settings, data_dir)
+
+
+def on_database(work: Callable[[], Awaitable[_T]]) -> _T:
+    """Run to its end what talks to Postgres; its exceptions come as they were raised."""
+
+    async def cross() -> tuple[_T | None, Exception | None]:
+        # Beyond the bridge an exception would come in a group.
+        async with bridge():
+            try:
+                return await work(), None
+            except Exception as error:
+                return None, error
+
+    result, error = trio.run(cross)
+    if error is not None:
+        raise error
+    return cast(_T, result)
 
 
 def say(text: str) -> None:

@@ -8,11 +8,10 @@ import sys
 from typing import Any
 
 import msgspec
-import trio
 
 from rules.requests import Operation
-from switch.data_access import CannotRun, database_url, say
-from switch.journal.bridge import STORE_ERRORS, Connection, bridge
+from switch.data_access import CannotRun, database_url, on_database, say
+from switch.journal.bridge import STORE_ERRORS, Connection
 from switch.projections.effects import ItemKind
 
 __all__ = ["open_items", "run_open_items"]
@@ -64,12 +63,9 @@ def _item(row: Any) -> dict[str, Any]:
 def run_open_items(arguments: argparse.Namespace) -> int:
     """Print the list; the exit code."""
 
-    async def run(url: str) -> list[dict[str, Any]]:
-        async with bridge():
-            return await open_items(url)
-
     try:
-        items = trio.run(run, database_url(arguments))
+        url = database_url(arguments)
+        items = on_database(lambda: open_items(url))
     except CannotRun as fault:
         say(str(fault))
         return 2

@@ -14,8 +14,8 @@ from typing import Any
 
 import trio
 
-from switch.data_access import CannotRun, database_url, say
-from switch.journal.bridge import STORE_ERRORS, Connection, bridge
+from switch.data_access import CannotRun, database_url, on_database, say
+from switch.journal.bridge import STORE_ERRORS, Connection
 from switch.projections.effects import ProjectionFault
 from switch.projections.projector import JournalBehind, step
 from switch.projections.reading import READER_SETTINGS, START, Position, position_of
@@ -168,16 +168,14 @@ def run_rebuild(arguments: argparse.Namespace) -> int:
     """Rebuild, print, and replace where wanted; the exit code."""
     progress = Progress()
 
-    async def run(url: str) -> tuple[int, list[Comparison]]:
-        async with bridge():
-            return await rebuild(
-                url,
-                replace=arguments.replace,
-                progress=lambda n, total: progress.tell("rebuilding", n, total),
-            )
+    def tell(links: int, total: int) -> None:
+        progress.tell("rebuilding", links, total)
 
     try:
-        links, compared = trio.run(run, database_url(arguments))
+        url = database_url(arguments)
+        links, compared = on_database(
+            lambda: rebuild(url, replace=arguments.replace, progress=tell)
+        )
     except (CannotRun, ProjectionFault, JournalBehind) as fault:
         progress.clear()
         say(str(fault))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-import trio
-
-from switch.data_access import CannotRun, database_url, master_key, say
-from switch.journal.bridge import STORE_ERRORS, bridge
+from switch.data_access import CannotRun, database_url, master_key, on_database, say
+from switch.journal.bridge import STORE_ERRORS
 from switch.keys import MasterKeyError
 from switch.projections.checkpoints import (
     CHECKPOINTS_FILE,
@@ -17,7 +15,7 @@ from switch.projections.checkpoints import (
     checkpoint_of,
     read_checkpoints,
 )
-from switch.projections.sealing import Block, Sealer
+from switch.projections.sealing import Sealer
 from switch.signing import SigningKey, SigningKeyError
 from switch.verify.report import Report
 from switch.verify.verification import verify
@@ -36,13 +34,9 @@ def run_verify(arguments: argparse.Namespace) -> int:
         if signing is not None and sealer is None:
             raise CannotRun("no checkpoint without the master key")  # noqa: TRY301
 
-        async def run() -> tuple[Report, Block]:
-            async with bridge():
-                return await verify(
-                    url, sealer=sealer, checkpoints=checkpoints, full=arguments.full
-                )
-
-        report, last = trio.run(run)
+        report, last = on_database(
+            lambda: verify(url, sealer=sealer, checkpoints=checkpoints, full=arguments.full)
+        )
         _print(report)
         if report.findings:
             return 1

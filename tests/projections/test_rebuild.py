@@ -112,9 +112,7 @@ async def test_what_people_cleared_stays_cleared(journal: World, url: str) -> No
     )
     assert len(await open_items(url)) == 2
     assert differing((await rebuild(url, replace=True))[1]) == {}
-    assert [item["kind"] for item in await open_items(url)] == ["late", "suspense"] or [
-        item["kind"] for item in await open_items(url)
-    ] == ["suspense", "late"]
+    assert {item["kind"] for item in await open_items(url)} == {"late", "suspense"}
     assert await journal.connection.value("select cleared_note from open_item where kind = 3")
 
 
@@ -177,6 +175,7 @@ async def test_the_verbs_say_it_in_words_and_in_exit_codes(
     assert "card 2, link 1: it or its postings were changed" in bad.stdout
     assert len(checkpoints.read_text().splitlines()) == 1
 
+    await journal.connection.script("update link set terminal_id = 1 where card_id = 2")
     assert command(url, tmp_path, "rebuild").returncode == 0
     await journal.connection.script("update card_head set status = 4")
     differs = command(url, tmp_path, "rebuild")
