@@ -62,7 +62,7 @@ FOREIGN: Mapping[str, frozenset[str]] = {
     ),
     "hardware": frozenset({"smartcard", "trio"}),
     # asyncpg, redis and the bridge: the structure that the switch is measured against
-    "bench": frozenset({"asyncpg", "locust", "psutil", "redis", "trio", "trio_asyncio"}),
+    "bench": frozenset({"asyncpg", "hiredis", "locust", "psutil", "redis", "trio", "trio_asyncio"}),
     "admin": frozenset({"asyncpg"}),
 }
 """What a room may import of others' libraries, besides the standard library."""
@@ -215,7 +215,7 @@ def test_locust_never_meets_trio() -> None:
 # How long things are
 
 LINES_MAX = 400
-TEST_LINES_MAX = 800
+TEST_LINES_MAX = 820
 FUNCTION_LINES_MAX = 70
 
 LONGER: Mapping[str, tuple[int, str]] = {
