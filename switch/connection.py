@@ -1,7 +1,7 @@
 """One accepted connection: a socket, its `Link`, and what could not be sent yet.
 
 Sockets are non-blocking and used without Trio's stream layer: waiting for readability and calling
-`recv` and `send` directly halves what a wake-up costs (docs/performance.md), and a reply is sent
+`recv` and `send` directly saves what its layers cost at each wake-up, and a reply is sent
 from whatever task has it. A task of its own exists only while a peer does not read.
 """
 

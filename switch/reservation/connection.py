@@ -1,8 +1,7 @@
 """The only file that knows Redis: a native connection for the hot path, redis-py for the library.
 
-A call through redis-py's asyncio client and the bridge costs some 400 us here; written with hiredis
-on a Trio socket it costs 50 (docs/performance.md). redis-py loads the function library and answers
-for topology.
+A call through redis-py's asyncio client and the bridge costs four to five times what it costs with
+hiredis on a Trio socket (docs/performance.md). redis-py loads the function library.
 """
 
 from __future__ import annotations
