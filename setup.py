@@ -27,6 +27,10 @@ setup(
             module("codec"),
             module("mac", "des.c", "aes.c"),
             module("tokens", "aes.c"),
+            module("directory"),
+            module("batch"),
+            module("reader"),
+            module("replies"),
         ],
         compiler_directives={"language_level": "3", "embedsignature": True},
     )

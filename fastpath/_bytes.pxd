@@ -14,6 +14,14 @@ cdef extern from *:
 
     static inline int cs_leading_zeros(uint64_t word) { return __builtin_clzll(word); }
 
+    /* How many bits are set, without the call that compilers make of it for old processors. */
+    static inline int cs_ones(uint64_t word) {
+        word -= (word >> 1) & UINT64_C(0x5555555555555555);
+        word = (word & UINT64_C(0x3333333333333333)) + ((word >> 2) & UINT64_C(0x3333333333333333));
+        word = (word + (word >> 4)) & UINT64_C(0x0F0F0F0F0F0F0F0F);
+        return (int)((word * UINT64_C(0x0101010101010101)) >> 56);
+    }
+
     /* Eight bytes made of the 1 .. 7 there are, some of them twice: enough to test each. */
     static inline uint64_t cs_short_word(const uint8_t *data, ptrdiff_t size) {
         uint32_t low, high;
@@ -55,6 +63,7 @@ cdef extern from *:
     """
     const char* CS_HEX
     int cs_leading_zeros(uint64_t word) noexcept nogil
+    int cs_ones(uint64_t word) noexcept nogil
     bint fails(uint64_t (*test)(uint64_t) noexcept nogil, const uint8_t* data, Py_ssize_t size) \
         noexcept nogil
 

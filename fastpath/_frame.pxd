@@ -8,6 +8,7 @@ from fastpath._bytes cimport (
     big_endian,
     bytes_to_hex,
     cs_leading_zeros,
+    cs_ones,
     fails,
     hex_to_bytes,
     not_bcd,
@@ -22,13 +23,16 @@ from fastpath._wire cimport (
     EMPTY_SECONDARY,
     ENDS_EARLY,
     FINE,
+    FIXED,
     FRAME_TOO_LONG,
     HAS_THIRD_BITMAP,
     LEFT_OVER,
     NO_PAD,
     Row,
     put_bcd,
+    read_length,
     take_field,
+    wire_bytes,
 )
 
 cdef enum:
@@ -48,7 +52,8 @@ cdef struct Table:
 # where the fields of one frame are
 cdef struct Layout:
     uint64_t bits[2]  # as sent, but for bit 1
-    uint16_t start[FIELDS]  # of the field with its length prefix
+    uint16_t* start  # of each field that is there, in order, with its length prefix
+    int count
     int last
 
 cdef struct Fault:
@@ -59,6 +64,48 @@ cdef struct Fault:
 cdef inline uint64_t bit_of(int field) noexcept nogil:
     """The bit of a field inside its bitmap of 64."""
     return <uint64_t>1 << (63 - ((field - 1) & 63))
+
+
+cdef inline bint has_field(const Layout* layout, int field) noexcept nogil:
+    if field < 2 or field > 128:
+        return False
+    return (layout.bits[(field - 1) >> 6] & bit_of(field)) != 0
+
+
+cdef inline Py_ssize_t start_of(const Layout* layout, int field) noexcept nogil:
+    """Where a field that is there begins: as many are before it as bits are before its own."""
+    cdef uint64_t bit = bit_of(field)
+    if field <= 64:
+        return layout.start[cs_ones(layout.bits[0] & ~((bit << 1) - 1))]
+    return layout.start[cs_ones(layout.bits[0]) + cs_ones(layout.bits[1] & ~((bit << 1) - 1))]
+
+
+cdef inline const uint8_t* value_of(
+    const Table* table, const uint8_t* data, const Layout* layout, int field
+) noexcept nogil:
+    """The value of a field that is there, behind its length prefix."""
+    return data + start_of(layout, field) + table.rows[field].length_bytes
+
+
+cdef inline Py_ssize_t count_of(const Table* table, const uint8_t* value, int field) noexcept nogil:
+    """Digits, characters or bytes of a value whose prefix was checked before."""
+    cdef const Row* row = &table.rows[field]
+    if row.length_form == FIXED:
+        return row.length
+    return read_length(row, value - row.length_bytes)
+
+
+cdef inline Py_ssize_t field_size(const Table* table, const uint8_t* field, int de) noexcept nogil:
+    """Bytes on the wire of the checked field at `field`, with its length prefix."""
+    cdef const Row* row = &table.rows[de]
+    return row.length_bytes + wire_bytes(row, count_of(table, field + row.length_bytes, de))
+
+
+cdef inline Py_ssize_t mac_covers(const Table* table, const Layout* layout) noexcept nogil:
+    """How many bytes are before the MAC; 0 where the last field is none."""
+    if layout.last == 0 or not table.rows[layout.last].holds_mac:
+        return 0
+    return layout.start[layout.count - 1]
 
 
 cdef inline Py_ssize_t mti_bytes(const Table* table) noexcept nogil:
@@ -137,7 +184,10 @@ cdef inline int read_head(
 cdef inline int read_frame(
     const Table* table, const uint8_t* data, Py_ssize_t size, Layout* layout, Fault* fault
 ) noexcept nogil:
-    """Finds and checks every field; on anything but FINE `fault` says where."""
+    """Finds and checks every field; on anything but FINE `fault` says where.
+
+    `layout.start` has room for all that there can be (FIELDS).
+    """
     cdef Py_ssize_t at
     cdef uint64_t bits
     cdef int reason, half, field
@@ -149,19 +199,20 @@ cdef inline int read_frame(
     if reason != FINE:
         return reason
     at = fault.offset
-    layout.last = 0
+    layout.last = layout.count = 0
     for half in range(2):
         bits = layout.bits[half]
         while bits:
             field = 64 * half + 1 + cs_leading_zeros(bits)
             bits ^= bit_of(field)
-            layout.start[field] = <uint16_t>at
+            layout.start[layout.count] = <uint16_t>at
             reason = take_field(&table.rows[field], data, size, &at)
             if reason != FINE:
                 fault.field = field
                 fault.offset = at
                 return reason
             layout.last = field
+            layout.count += 1
     fault.field = NO_FIELD
     fault.offset = at
     return FINE if at == size else LEFT_OVER

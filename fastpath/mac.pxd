@@ -22,23 +22,26 @@ cdef union schedules:
     tdes_key tdes
     aes_cmac_key cmac
 
+# A MacKey as it is used without the GIL, by whoever holds a reference to the object.
+cdef struct key_ref:
+    const schedules *schedule
+    uint8_t kind
+    uint8_t padding
+
 # One message of a batch. `key` belongs to a MacKey that somebody holds a reference to; where there is
 # an `expected` MAC (MAC_LENGTH bytes), `right` says whether it is the message's.
 cdef struct job:
-    const schedules *key
+    key_ref key
     const uint8_t *data
     const uint8_t *expected
     size_t size
-    uint8_t kind
-    uint8_t padding
     bint right
     uint8_t mac[16]
 
 cdef class MacKey:
     cdef schedules schedule
-    cdef uint8_t kind
-    cdef uint8_t padding_method
+    cdef key_ref ref
     cdef readonly object algorithm
 
-cdef void set_job(job *work, MacKey key, const uint8_t *data, size_t size) noexcept nogil
+cdef void set_job(job *work, key_ref key, const uint8_t *data, size_t size) noexcept nogil
 cdef void run_jobs(job *jobs, Py_ssize_t count) noexcept nogil

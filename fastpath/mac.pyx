@@ -148,21 +148,22 @@ cdef class MacKey:
     def __cinit__(self, algorithm, bytes key not None, padding=MacPadding.METHOD_1):
         if not isinstance(padding, MacPadding):
             raise TypeError("padding must be a MacPadding")
-        self.padding_method = DES_PAD_1 if padding is MacPadding.METHOD_1 else DES_PAD_2
+        self.ref.schedule = &self.schedule
+        self.ref.padding = DES_PAD_1 if padding is MacPadding.METHOD_1 else DES_PAD_2
         if algorithm is MacAlgorithm.RETAIL:
             check_retail_key(key)
-            self.kind = RETAIL_JOB
+            self.ref.kind = RETAIL_JOB
         elif algorithm is MacAlgorithm.TDES:
             check_tdes_key(key)
-            self.kind = TDES_JOB
+            self.ref.kind = TDES_JOB
         elif algorithm is MacAlgorithm.AES_CMAC:
             check_aes_key(key)
             if padding is not MacPadding.METHOD_1:
                 raise ValueError("a CMAC has a padding of its own")
-            self.kind = CMAC_JOB
+            self.ref.kind = CMAC_JOB
         else:
             raise TypeError("algorithm must be a MacAlgorithm")
-        if self.kind == CMAC_JOB:
+        if self.ref.kind == CMAC_JOB:
             aes_cmac_schedule(&self.schedule.cmac, octets(key), PyBytes_GET_SIZE(key))
         else:
             tdes_schedule(&self.schedule.tdes, octets(key), PyBytes_GET_SIZE(key))
@@ -180,7 +181,7 @@ cdef class MacKey:
     def sign(self, bytes data not None):
         """The 8-byte MAC of `data`."""
         cdef job work
-        set_job(&work, self, octets(data), PyBytes_GET_SIZE(data))
+        set_job(&work, self.ref, octets(data), PyBytes_GET_SIZE(data))
         run_jobs(&work, 1)
         mac = PyBytes_FromStringAndSize(<char *>work.mac, MAC_LENGTH)
         wipe(&work, sizeof(work))
@@ -192,7 +193,7 @@ cdef class MacKey:
         cdef bint right
         if PyBytes_GET_SIZE(mac) != MAC_LENGTH:
             return False
-        set_job(&work, self, octets(data), PyBytes_GET_SIZE(data))
+        set_job(&work, self.ref, octets(data), PyBytes_GET_SIZE(data))
         work.expected = octets(mac)
         run_jobs(&work, 1)
         right = work.right
@@ -200,11 +201,9 @@ cdef class MacKey:
         return right
 
 
-cdef void set_job(job *work, MacKey key, const uint8_t *data, size_t size) noexcept nogil:
+cdef void set_job(job *work, key_ref key, const uint8_t *data, size_t size) noexcept nogil:
     """Makes `work` the MAC of `data`; nothing is expected of it yet."""
-    work.key = &key.schedule
-    work.kind = key.kind
-    work.padding = key.padding_method
+    work.key = key
     work.data = data
     work.size = size
     work.expected = NULL
@@ -215,12 +214,12 @@ cdef void run_tdes_jobs(job *jobs, Py_ssize_t count, int kind) noexcept nogil:
     cdef des_message messages[TOGETHER]
     cdef Py_ssize_t i, taken = 0
     for i in range(count):
-        if jobs[i].kind == kind:
-            messages[taken].key = &jobs[i].key.tdes
+        if jobs[i].key.kind == kind:
+            messages[taken].key = &jobs[i].key.schedule.tdes
             messages[taken].data = jobs[i].data
             messages[taken].size = jobs[i].size
             messages[taken].mac = jobs[i].mac
-            messages[taken].padding = jobs[i].padding
+            messages[taken].padding = jobs[i].key.padding
             taken += 1
     des_macs(messages, taken, DES_MAC_3 if kind == RETAIL_JOB else DES_MAC_1)
 
@@ -229,8 +228,8 @@ cdef void run_aes_jobs(job *jobs, Py_ssize_t count) noexcept nogil:
     cdef aes_message messages[TOGETHER]
     cdef Py_ssize_t i, taken = 0
     for i in range(count):
-        if jobs[i].kind == CMAC_JOB:
-            messages[taken].key = &jobs[i].key.cmac
+        if jobs[i].key.kind == CMAC_JOB:
+            messages[taken].key = &jobs[i].key.schedule.cmac
             messages[taken].data = jobs[i].data
             messages[taken].size = jobs[i].size
             messages[taken].mac = jobs[i].mac
@@ -246,7 +245,7 @@ cdef void run_jobs(job *jobs, Py_ssize_t count) noexcept nogil:
         size = min(count - start, <Py_ssize_t>TOGETHER)
         kinds = 0
         for i in range(start, start + size):
-            kinds |= 1 << jobs[i].kind
+            kinds |= 1 << jobs[i].key.kind
         if kinds & (1 << CMAC_JOB):
             run_aes_jobs(&jobs[start], size)
         if kinds & (1 << RETAIL_JOB):
@@ -262,7 +261,7 @@ cdef void run_jobs(job *jobs, Py_ssize_t count) noexcept nogil:
 cdef int fill_job(job *work, object key, object message) except -1:
     """Both checked: what the batch holds a reference to is a MacKey and bytes."""
     cdef bytes held = <bytes?>message
-    set_job(work, <MacKey?>key, octets(held), PyBytes_GET_SIZE(held))
+    set_job(work, (<MacKey?>key).ref, octets(held), PyBytes_GET_SIZE(held))
     return 0
 
 

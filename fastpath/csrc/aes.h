@@ -39,6 +39,17 @@ void aes_schedule(aes_key *key, const uint8_t *bytes, size_t length);
 void aes_encrypt(const aes_key *key, const uint8_t *in, uint8_t *out, size_t blocks);
 void aes_decrypt(const aes_key *key, const uint8_t *in, uint8_t *out, size_t blocks);
 
+/* What a CMAC over one whole block needs: the block plus this subkey, enciphered under this key. */
+static inline const uint8_t *block_subkey(const aes_cmac_key *key)
+{
+    return key->whole;
+}
+
+static inline const aes_key *block_key(const aes_cmac_key *key)
+{
+    return &key->key;
+}
+
 /* One message of a batch. */
 typedef struct {
     const aes_cmac_key *key;
