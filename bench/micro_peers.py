@@ -84,8 +84,9 @@ class OpenSslCore:
 
 
 def pyca_retail_mac(key: bytes, data: bytes) -> bytes:
-    """By OpenSSL through the cryptography library: DES as Triple DES of three equal keys."""
-    left, right = TripleDES(key[:8] * 3), TripleDES(key[:16])
+    """By OpenSSL through the cryptography library, `key` of 24 bytes: DES is Triple DES of three
+    equal keys, and the last block goes under all of it."""
+    left, right = TripleDES(key[:8] * 3), TripleDES(key)
     padded = data + bytes(-len(data) % _BLOCK)
     encryptor = Cipher(left, modes.CBC(bytes(8))).encryptor()
     chain = encryptor.update(padded[:-_BLOCK])[-_BLOCK:] if len(padded) > _BLOCK else bytes(8)

@@ -8,14 +8,15 @@ from fastpath._bytes cimport (
     big_endian,
     bytes_to_hex,
     cs_leading_zeros,
+    cs_number_of_hex,
     cs_ones,
     fails,
-    hex_to_bytes,
     not_bcd,
     not_digits,
     not_hex,
     put_big_endian,
 )
+from fastpath._shape cimport SHAPES, Shape, shape_of, take_shape
 from fastpath._wire cimport (
     BAD_DIGITS,
     BAD_HEX,
@@ -48,6 +49,7 @@ cdef struct Table:
     bint mti_bcd
     bint bitmap_raw
     int version
+    Shape* shapes[SHAPES]
 
 # where the fields of one frame are
 cdef struct Layout:
@@ -117,14 +119,12 @@ cdef inline Py_ssize_t bitmap_bytes(const Table* table) noexcept nogil:
 
 
 cdef inline int read_bitmap(const Table* table, const uint8_t* data, uint64_t* bits) noexcept nogil:
-    cdef uint8_t opened[8]
     if table.bitmap_raw:
         bits[0] = big_endian(data)
         return FINE
     if fails(not_hex, data, 16):
         return BAD_HEX
-    hex_to_bytes(data, 8, opened)
-    bits[0] = big_endian(opened)
+    bits[0] = cs_number_of_hex(data)
     return FINE
 
 
@@ -182,7 +182,7 @@ cdef inline int read_head(
 
 
 cdef inline int read_frame(
-    const Table* table, const uint8_t* data, Py_ssize_t size, Layout* layout, Fault* fault
+    Table* table, const uint8_t* data, Py_ssize_t size, Layout* layout, Fault* fault
 ) noexcept nogil:
     """Finds and checks every field; on anything but FINE `fault` says where.
 
@@ -191,6 +191,7 @@ cdef inline int read_frame(
     cdef Py_ssize_t at
     cdef uint64_t bits
     cdef int reason, half, field
+    cdef const Shape* shape
     fault.field = NO_FIELD
     fault.offset = 0
     if size > LONGEST_FRAME:
@@ -199,6 +200,13 @@ cdef inline int read_frame(
     if reason != FINE:
         return reason
     at = fault.offset
+    shape = shape_of(table.shapes, table.rows, layout.bits)
+    if shape is not NULL and size == take_shape(
+            shape, table.rows, data, size, at, layout.start):
+        layout.last = shape.last
+        layout.count = shape.count
+        fault.field = NO_FIELD
+        return FINE
     layout.last = layout.count = 0
     for half in range(2):
         bits = layout.bits[half]

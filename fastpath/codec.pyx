@@ -29,10 +29,12 @@ from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeLatin1
 from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from fastpath._bytes cimport bcd_to_text, cs_leading_zeros, fails, hex_to_bytes, not_digits
 from fastpath._frame cimport *
+from fastpath._shape cimport SHAPES
 from fastpath._wire cimport *
 
 from collections.abc import Mapping
@@ -138,6 +140,10 @@ cdef class Plan:
         self.table.version = int(packager.version)
         for number, spec in packager.fields.items():
             _fill(&self.table.rows[<int>number], number, spec)
+
+    def __dealloc__(self):
+        for i in range(SHAPES):
+            free(self.table.shapes[i])
 
 
 # the packagers of the last two calls: a process rarely speaks more than two

@@ -26,5 +26,5 @@ class BatchReader:
         keys: TerminalKeyTable | None = None,
         tokens: TokenTable | None = None,
         *,
-        now_s: float = 0,
+        now_s: float = 0.0,
     ) -> MessageBatch: ...

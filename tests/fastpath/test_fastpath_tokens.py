@@ -388,7 +388,7 @@ class TestDamage:
                 take(table)
 
 
-class TestAdditions:
+class TestAdditionsInUse:
     def test_they_are_seen_at_once_and_counted(self, tmp_path: Path) -> None:
         table = build(tmp_path / "t", cards(100))
         for n in range(100, 3000):
