@@ -222,6 +222,12 @@ class MemoryDatabase:
         approval_codes: Sequence[str],
     ) -> list[dict[str, Any]]:
         found = [link for key in keys for link in self._by_key[key]]
+        for undoer in [link for link in found if link["card_id"] in card_ids]:
+            found += [
+                link
+                for link in self._by_card[undoer["card_id"]]
+                if link["version"] == undoer["undoes"]
+            ]
         for card_id in card_ids:
             chain = self._by_card[card_id]
             found += [link for link in chain if link["undoes"] > 0]

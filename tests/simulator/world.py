@@ -1,6 +1,6 @@
 """The world of a plan: stores that fail, workers that die, terminals that ask again.
 
-`run` plays a plan under Trio's mock clock with deterministic scheduling. The same plan gives the
+`run` plays a plan under a clock that jumps, with deterministic scheduling. The same plan gives the
 same story in every process.
 """
 
@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import trio
-import trio.testing
 from trio._core import _run as trio_internals
 
 from rules.cards import CardState, CardStatus, PurseState
 from rules.lots import Lot, Origin
 
 from . import worker as workers
+from .clock import JumpingClock
 from .memory_journal import AppendFault, MemoryDatabase, NoTrouble, ReadFault
 from .memory_reservation import CacheFault, MemoryCache, NoCacheTrouble
 from .messages import CARD_BASE, Maker, Sent
@@ -342,7 +342,6 @@ def play(world: World) -> Story:
     """Let a world go its way."""
     with _deterministic(world.plan.seed):
         steps = Steps(world)
-        clock = trio.testing.MockClock(autojump_threshold=0)
-        trio.run(world.play, clock=clock, instruments=[steps])
+        trio.run(world.play, clock=JumpingClock(), instruments=[steps])
     world.story.trace.append(f"{steps.count} steps")
     return world.story
