@@ -19,6 +19,8 @@ import trio
 from switch.journal import journal
 from switch.journal.journal import JournalDown, JournalSession
 
+from .clock import pause
+
 __all__ = [
     "AppendFault",
     "Killed",
@@ -83,11 +85,11 @@ class NoTrouble:
 
     async def there(self, slow_s: float = 0) -> None:
         """A call on its way to the store."""
-        await trio.sleep(self.latency_s() + slow_s)
+        await pause(self.latency_s() + slow_s)
 
     async def back(self) -> None:
         """Its reply on its way back."""
-        await trio.sleep(self.latency_s())
+        await pause(self.latency_s())
 
     def append_fault(self) -> tuple[AppendFault | None, float]:
         """What befalls the next append, and a time in seconds that goes with it."""
@@ -294,7 +296,7 @@ class MemoryConnection:
         if fault is ReadFault.LOST:
             raise self._lost()
         if fault is ReadFault.SILENT:
-            await trio.sleep(timeout_s or 0)
+            await pause(timeout_s or 0)
             raise TimeoutError
         return list(await self._call(query, args, time_s if fault is ReadFault.SLOW else 0))
 
