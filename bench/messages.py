@@ -18,7 +18,7 @@ from fastpath.mac import MacAlgorithm, MacKey, sign_many
 from fastpath.packager import Packager
 from fastpath.specs import DE
 
-__all__ = ["Framed", "Scenario", "build_frames", "terminals_for"]
+__all__ = ["Fields", "Framed", "Scenario", "build_frames", "terminals_for"]
 
 _BUILT_AT_ONCE = 4096
 _STAN_COUNT = 1_000_000
