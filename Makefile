@@ -11,7 +11,7 @@ setup: $(VENV)/.built
 # The compiled modules are built in place; a change of any source builds them anew.
 $(VENV)/.built: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,yaml,test,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,yaml,load,test,dev]'
 	touch $@
 
 run: setup
@@ -35,8 +35,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Speed, as ratios within one run. `make bench ARGS=--check` only asks whether one of them has fallen.
 bench: setup
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info fastpath/*.so fastpath/*.c

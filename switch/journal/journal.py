@@ -11,14 +11,15 @@ import trio
 
 from rules.cards import CardFacts
 from rules.ledger import Link
-from switch.journal.bridge import (
-    STORE_ERRORS,
-    Connection,
+from switch.journal.connection import JournalConnection
+from switch.journal.rows import CardRow, link_from_row
+from switch.journal.server import (
+    ConnectionLost,
+    ServerError,
     is_outcome_unknown,
     is_retryable,
     is_server_unfit,
 )
-from switch.journal.rows import CardRow, link_from_row
 
 __all__ = ["BatchRejected", "HistoryQuery", "JournalDown", "JournalSession", "Outcome"]
 
@@ -67,6 +68,11 @@ on conflict (run) do update set written_at = excluded.written_at returning 1
 
 _encode_facts = msgspec.msgpack.Encoder().encode
 
+STORE_ERRORS = (ConnectionLost, ServerError)
+"""What a broken store can raise here."""
+NOT_SENT = (TypeError, ValueError, OverflowError)
+"""What arguments raise that are not of their parameters' types, before anything is sent."""
+
 
 class JournalDown(Exception):
     """Postgres cannot be reached; nothing was done."""
@@ -109,22 +115,27 @@ class JournalSession:
         self._on_down = on_down
         self._run = run
         self._read_timeout_s = read_timeout_s
-        self._connection: Connection | None = None
+        self._connection: JournalConnection | None = None
         self._turn = trio.Lock()
         self.outcomes_unknown = 0
         """How often a commit's outcome had to be found out."""
 
-    async def connect(self) -> Connection:
+    async def connect(self) -> JournalConnection:
         """The live connection; JournalDown when there is none to be had."""
         connection = self._connection
         if connection is not None and not connection.closed:
             return connection
         try:
-            self._connection = await Connection.open(self._url)
+            self._connection = await JournalConnection.open(self._url)
         except STORE_ERRORS as error:
-            self._on_down(type(error).__name__)
-            raise JournalDown(type(error).__name__) from None
+            raise self._down(error) from None
         return self._connection
+
+    def _down(self, error: Exception) -> JournalDown:
+        """Tell of a failure to reach Postgres, and what to raise for it."""
+        kind = error.sqlstate if isinstance(error, ServerError) else str(error)
+        self._on_down(kind)
+        return JournalDown(kind)
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -150,22 +161,24 @@ class JournalSession:
             except JournalDown:
                 if not in_doubt:
                     raise
+            except NOT_SENT as error:
+                raise BatchRejected(type(error).__name__) from None
             except STORE_ERRORS as error:
                 if is_outcome_unknown(error):
                     in_doubt = True
                     self.outcomes_unknown += 1
                     self._drop()
-                    self._on_down(type(error).__name__)
+                    self._down(error)
                 elif is_retryable(error):
                     if not in_doubt:
                         return Outcome.STALE
                 elif is_server_unfit(error):
                     self._drop()
-                    self._on_down(type(error).__name__)
+                    down = self._down(error)
                     if not in_doubt:
-                        raise JournalDown(type(error).__name__) from None
+                        raise down from None
                 else:
-                    raise BatchRejected(f"{type(error).__name__}: {error}") from None
+                    raise BatchRejected(str(error)) from None
             else:
                 if connection.warned:
                     connection.warned = False
@@ -198,8 +211,7 @@ class JournalSession:
                 return await connection.rows(query, *args, timeout_s=self._read_timeout_s)
             except STORE_ERRORS as error:
                 self._drop()
-                self._on_down(type(error).__name__)
-                raise JournalDown(type(error).__name__) from None
+                raise self._down(error) from None
 
     async def read_cards(self, card_ids: Sequence[int]) -> dict[int, CardRow]:
         """The committed rows of these cards, straight from the primary."""

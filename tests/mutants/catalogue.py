@@ -82,15 +82,15 @@ MUTANTS = (
     # A commit whose outcome is unknown
     Mutant(
         "a lost connection is taken for a batch that did nothing",
-        "switch/journal/bridge.py",
-        "    if not isinstance(error, asyncpg.PostgresError):\n        return True\n",
-        "    if not isinstance(error, asyncpg.PostgresError):\n        return False\n",
-        (f"{_STORES}journal_doubt.py::test_what_an_error_on_this_side_says_of_the_commit",),
+        "switch/journal/server.py",
+        "    if not isinstance(error, ServerError):\n        return True\n",
+        "    if not isinstance(error, ServerError):\n        return False\n",
+        (f"{_STORES}journal_doubt.py::test_a_connection_that_is_lost_says_nothing_of_the_commit",),
     ),
     Mutant(
         "a server that shuts down is taken for a batch that did nothing",
-        "switch/journal/bridge.py",
-        'return error.severity_en != "ERROR" or state.startswith(("57P", "08"))',
+        "switch/journal/server.py",
+        'return error.severity != "ERROR" or error.sqlstate.startswith(("57P", "08"))',
         "return False",
         (f"{_STORES}journal_doubt.py::test_what_an_error_of_the_server_says_of_the_commit",),
     ),
