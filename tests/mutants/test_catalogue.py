@@ -55,3 +55,11 @@ def test_the_bench_tells_a_killed_one_from_one_that_lives(tmp_path: Path) -> Non
     assert "0 times" in tried("LIMIT = 7", "LIMIT = 8")
     nowhere = ("test_money.py::test_nowhere",)
     assert tried("LIMIT = 5", "LIMIT = 6", tests=nowhere) == "its tests are red without it"
+
+
+def test_the_page_of_proof_lists_them_all() -> None:
+    page = (ROOT / "docs" / "proof.md").read_text()
+    rows = [f"| {mutant.name} | `{mutant.file}` |" for mutant in MUTANTS]
+    assert [row for row in rows if row not in page] == []
+    listed = re.findall(r"^\| (.+?) \| `[\w/.]+` \| `tests/", page, re.MULTILINE)
+    assert listed == [mutant.name for mutant in MUTANTS]

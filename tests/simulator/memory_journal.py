@@ -222,7 +222,8 @@ class MemoryDatabase:
         approval_codes: Sequence[str],
     ) -> list[dict[str, Any]]:
         found = [link for key in keys for link in self._by_key[key]]
-        for undoer in [link for link in found if link["card_id"] in card_ids]:
+        own = [link for link in found if link["card_id"] in card_ids]
+        for undoer in [link for link in own if link["month"] >= oldest_month]:
             found += [
                 link
                 for link in self._by_card[undoer["card_id"]]

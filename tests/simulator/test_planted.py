@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import rules.advices
 import rules.authorize
 import rules.holds
 import rules.outcome
@@ -85,6 +86,16 @@ def answer_before_the_commit(patch: pytest.MonkeyPatch) -> None:
 def skip_the_tombstone(patch: pytest.MonkeyPatch) -> None:
     for module in (rules.reversal, rules.outcome):
         patch.setattr(module, "bar", lambda *args: None)
+
+
+@bug
+def let_a_request_in_after_its_advice(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.advices, "bar", lambda *args: None)
+
+
+@bug
+def undo_a_return_whose_sale_is_undone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.reversal, "settled_minor", lambda card, back, undone_minor: 0)
 
 
 @bug
