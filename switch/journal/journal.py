@@ -39,8 +39,8 @@ _LINK_COLUMNS = """
     l.amount_minor, l.available_after, l.held_after, l.undoes, l.body
 """
 
-# Links by key (of any card: a key under another card is reported too), by transaction id, and all
-# that undid something on these cards.
+# Links by key (of any card: a key under another card is reported too), by transaction id, all that
+# undid something on these cards, and what a link with one of these keys undid.
 _READ_HISTORY = f"""
 select {_LINK_COLUMNS} from link l
 where l.request_key = any($1::bytea[]) and l.month >= $4
@@ -51,6 +51,11 @@ union all
 select {_LINK_COLUMNS} from link l
 where l.card_id = any($2::bigint[]) and l.month >= $4
   and (l.tx = any($3::text[]) or right(l.tx, 6) = any($5::text[]))
+union all
+select {_LINK_COLUMNS} from link u
+join link l on l.card_id = u.card_id and l.version = u.undoes and l.month >= $4
+where u.request_key = any($1::bytea[]) and u.card_id = any($2::bigint[]) and u.undoes > 0
+  and u.month >= $4
 """  # noqa: S608 -- the column list is the constant above
 
 _READ_TOKENS = "select card_id, digest from card where digest = any($1::bytea[])"
@@ -226,7 +231,7 @@ class JournalSession:
         return found
 
     async def read_history(self, query: HistoryQuery, oldest_month: Any) -> list[Link]:
-        """Links by key, by transaction id, and the undoing links of the cards, oldest first."""
+        """Links by key, by transaction id, what undid and what was undone, oldest first."""
         rows = await self._rows(
             _READ_HISTORY,
             list(query.keys),
