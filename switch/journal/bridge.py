@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -47,6 +48,29 @@ _SETTINGS = {
     "jit": "off",
     "idle_in_transaction_session_timeout": "10s",
 }
+
+
+_DEAD_PEER_S = 10
+"""A server's machine that is gone without a word is given up after so long."""
+
+
+def _notice_a_dead_peer(raw: asyncpg.Connection[Any]) -> None:
+    """An append has no time-out of ours, and the kernel's own is a quarter of an hour or none."""
+    # asyncpg has no public door to its socket
+    sock = raw._transport.get_extra_info("socket")
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    limits = {
+        "TCP_KEEPIDLE": _DEAD_PEER_S // 2,
+        "TCP_KEEPINTVL": 1,
+        "TCP_KEEPCNT": _DEAD_PEER_S // 2,
+        "TCP_USER_TIMEOUT": _DEAD_PEER_S * 1000,
+    }
+    for name, value in limits.items():
+        option = getattr(socket, name, None)  # not every system has all of them
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def is_outcome_unknown(error: BaseException) -> bool:
@@ -103,6 +127,7 @@ class Connection:
         raw = await trio_asyncio.aio_as_trio(asyncpg.connect)(
             url, timeout=timeout_s, server_settings=_SETTINGS, command_timeout=None
         )
+        _notice_a_dead_peer(raw)
         return cls(raw)
 
     def _on_notice(self, _connection: object, message: Any) -> None:
