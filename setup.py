@@ -27,6 +27,7 @@ setup(
             module("codec"),
             module("mac", "des.c", "aes.c"),
             module("tokens", "aes.c"),
+            module("pgwire"),
         ],
         compiler_directives={"language_level": "3", "embedsignature": True},
     )

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 __all__: list[str] = []
 
-_COMPILED = ("framing", "codec", "mac", "tokens")
+_COMPILED = ("framing", "codec", "mac", "tokens", "pgwire")
 
 
 def _missing() -> list[str]:

@@ -101,7 +101,7 @@ async def _refuse_what_lags(connection: Connection, data_dir: Path) -> None:
     missing = await missing_batch(connection.rows, data_dir / DIRECTORY)
     if missing is not None:
         raise CannotPrepare(
-            f"the database lacks batch {missing[1]} of {missing[0]:%Y-%m}, whose answers were "
+            f"the database lacks batch {missing[1]} of {missing[0]}, whose answers were "
             "given out: it is a standby that lagged when it was promoted, or a copy from before. "
             "Bring back the server that has it; or, to go on without what is lost, remove "
             f"{data_dir / DIRECTORY}"

@@ -24,7 +24,6 @@ from rules.booking import Policy
 from rules.identity import counted_transaction_id
 from switch.config import Settings
 from switch.intake import Intake
-from switch.journal.bridge import bridge
 from switch.journal.journal import BatchRejected, JournalDown, JournalSession
 from switch.journal.rows import Refusal, batch_arguments
 from switch.journal.witness import Witness
@@ -89,7 +88,7 @@ async def work(file: WorkerFile, settings: Settings) -> None:
     """A worker's life: connect, load, listen, serve, drain."""
     # Requests die young and in good order; a collection in mid-batch costs milliseconds.
     gc.set_threshold(100_000, 20, 20)
-    async with bridge(), trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:
         worker = await Worker.start(file, settings)
         gc.freeze()
         await worker.serve(nursery)

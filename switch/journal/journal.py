@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import enum
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,14 +11,15 @@ import trio
 
 from rules.cards import CardFacts
 from rules.ledger import Link
-from switch.journal.bridge import (
-    STORE_ERRORS,
-    Connection,
+from switch.journal.connection import JournalConnection
+from switch.journal.rows import CardRow, link_from_row
+from switch.journal.server import (
+    ConnectionLost,
+    ServerError,
     is_outcome_unknown,
     is_retryable,
     is_server_unfit,
 )
-from switch.journal.rows import CardRow, link_from_row
 from switch.journal.witness import Witness, missing_batch
 
 __all__ = ["BatchRejected", "HistoryQuery", "JournalDown", "JournalSession", "Outcome"]
@@ -69,6 +69,11 @@ on conflict (run) do update set written_at = excluded.written_at returning 1
 
 _encode_facts = msgspec.msgpack.Encoder().encode
 
+STORE_ERRORS = (ConnectionLost, ServerError)
+"""What a broken store can raise here."""
+NOT_SENT = (TypeError, ValueError, OverflowError)
+"""What arguments raise that are not of their parameters' types, before anything is sent."""
+
 
 class JournalDown(Exception):
     """Postgres cannot be reached; nothing was done."""
@@ -116,30 +121,29 @@ class JournalSession:
         self._run = run
         self._read_timeout_s = read_timeout_s
         self._witness = witness
-        self._connection: Connection | None = None
+        self._connection: JournalConnection | None = None
         self._turn = trio.Lock()
         self.outcomes_unknown = 0
         """How often a commit's outcome had to be found out."""
 
-    async def connect(self) -> Connection:
+    async def connect(self) -> JournalConnection:
         """The live connection; JournalDown when there is none to be had."""
         connection = self._connection
         if connection is not None and not connection.closed:
             return connection
         try:
-            self._connection = await Connection.open(self._url)
+            self._connection = await JournalConnection.open(self._url)
             missing = await self._missing(self._connection)
         except STORE_ERRORS as error:
             self._drop()
-            self._on_down(type(error).__name__)
-            raise JournalDown(type(error).__name__) from None
+            raise self._down(error) from None
         if missing is not None:
             self._drop()
             self._on_down("JournalBehind")
-            raise JournalDown(f"JournalBehind: batch {missing[1]} of {missing[0]:%Y-%m}")
+            raise JournalDown(f"JournalBehind: batch {missing[1]} of {missing[0]}")
         return self._connection
 
-    async def _missing(self, connection: Connection) -> tuple[datetime.date, int] | None:
+    async def _missing(self, connection: JournalConnection) -> tuple[str, int] | None:
         """A batch that was acknowledged and that this server does not have."""
         if self._witness is None:
             return None
@@ -148,6 +152,12 @@ class JournalSession:
             return await connection.rows(query, *args, timeout_s=self._read_timeout_s)
 
         return await missing_batch(rows, self._witness.directory)
+
+    def _down(self, error: Exception) -> JournalDown:
+        """Tell of a failure to reach Postgres, and what to raise for it."""
+        kind = error.sqlstate if isinstance(error, ServerError) else str(error)
+        self._on_down(kind)
+        return JournalDown(kind)
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -179,8 +189,7 @@ class JournalSession:
                 warned, connection.warned = connection.warned, False
             except STORE_ERRORS as error:
                 self._drop()
-                self._on_down(type(error).__name__)
-                raise JournalDown(type(error).__name__) from None
+                raise self._down(error) from None
             if warned and not await self._barrier(connection):
                 raise JournalDown("ConnectionLost")
 
@@ -194,22 +203,24 @@ class JournalSession:
             except JournalDown:
                 if not in_doubt:
                     raise
+            except NOT_SENT as error:
+                raise BatchRejected(type(error).__name__) from None
             except STORE_ERRORS as error:
                 if is_outcome_unknown(error):
                     in_doubt = True
                     self.outcomes_unknown += 1
                     self._drop()
-                    self._on_down(type(error).__name__)
+                    self._down(error)
                 elif is_retryable(error):
                     if not in_doubt:
                         return Outcome.STALE
                 elif is_server_unfit(error):
                     self._drop()
-                    self._on_down(type(error).__name__)
+                    down = self._down(error)
                     if not in_doubt:
-                        raise JournalDown(type(error).__name__) from None
+                        raise down from None
                 else:
-                    raise BatchRejected(f"{type(error).__name__}: {error}") from None
+                    raise BatchRejected(str(error)) from None
             else:
                 if connection.warned:
                     connection.warned = False
@@ -219,7 +230,7 @@ class JournalSession:
             await trio.sleep(pause_s)
             pause_s = min(pause_s * 2, 0.5)
 
-    async def _barrier(self, connection: Connection) -> bool:
+    async def _barrier(self, connection: JournalConnection) -> bool:
         """After a doubt: what was read as committed is safe once a later write is durable.
 
         On the connection on which it was read, and on no other: the next one may lead to a server
@@ -243,8 +254,7 @@ class JournalSession:
                 return await connection.rows(query, *args, timeout_s=self._read_timeout_s)
             except STORE_ERRORS as error:
                 self._drop()
-                self._on_down(type(error).__name__)
-                raise JournalDown(type(error).__name__) from None
+                raise self._down(error) from None
 
     async def read_cards(self, card_ids: Sequence[int]) -> dict[int, CardRow]:
         """The committed rows of these cards, straight from the primary."""

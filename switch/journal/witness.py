@@ -29,8 +29,8 @@ _BODY = struct.Struct("<Iq")  # the month's first day as an ordinal, the batch
 _BYTES = _BODY.size + 4
 
 _MISSING = """
-select t.month, t.batch_id from unnest($1::date[], $2::bigint[]) as t (month, batch_id)
-where not exists (select from link l where l.month = t.month and l.batch_id = t.batch_id)
+select t.month, t.batch_id from unnest($1::text[], $2::bigint[]) as t (month, batch_id)
+where not exists (select from link l where l.month = t.month::date and l.batch_id = t.batch_id)
 limit 1
 """
 
@@ -60,7 +60,7 @@ class Witness:
         self._page[:] = body + zlib.crc32(body).to_bytes(4, "little")
 
 
-def _told(directory: Path) -> list[tuple[datetime.date, int]]:
+def _told(directory: Path) -> list[tuple[str, int]]:
     """The last batch of each lane. A page that is just being written says nothing."""
     found = []
     for path in sorted(directory.glob("*")):
@@ -68,19 +68,19 @@ def _told(directory: Path) -> list[tuple[datetime.date, int]]:
         body = page[: _BODY.size]
         if len(page) == _BYTES and zlib.crc32(body).to_bytes(4, "little") == page[_BODY.size :]:
             ordinal, batch_id = _BODY.unpack(body)
-            found.append((datetime.date.fromordinal(ordinal), batch_id))
+            found.append((datetime.date.fromordinal(ordinal).isoformat(), batch_id))
     return found
 
 
 async def missing_batch(
     rows: Callable[..., Awaitable[list[Any]]], directory: Path
-) -> tuple[datetime.date, int] | None:
-    """A batch that terminals were told of and this server does not have; None when it has all.
+) -> tuple[str, int] | None:
+    """Month and id of a batch that terminals were told of and this server does not have.
 
-    `rows` runs a query. Raises what that raises.
+    None when it has all. `rows` runs a query. Raises what that raises.
     """
     told = _told(directory)  # first: what is noted meanwhile is committed by then
     if not told:
         return None
     missing = await rows(_MISSING, [month for month, _ in told], [batch for _, batch in told])
-    return (missing[0]["month"], missing[0]["batch_id"]) if missing else None
+    return (missing[0]["month"][:7], missing[0]["batch_id"]) if missing else None

@@ -13,11 +13,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import asyncpg
 import trio
 
 from switch.journal import journal
 from switch.journal.journal import JournalDown, JournalSession
+from switch.journal.server import ConnectionLost, ServerError
 
 __all__ = [
     "AppendFault",
@@ -101,11 +101,9 @@ class NoTrouble:
         """Do something when this time has passed, whoever is dead by then."""
 
 
-def server_error(kind: type[asyncpg.PostgresError], severity: str = "ERROR") -> Exception:
+def server_error(sqlstate: str, severity: str = "ERROR") -> Exception:
     """An error as the server reports it."""
-    error = kind(kind.__name__)
-    error.severity_en = severity
-    return error
+    return ServerError(severity, sqlstate, "in memory")
 
 
 class MemoryDatabase:
@@ -157,7 +155,7 @@ class MemoryDatabase:
             return [facts for facts in self.facts.values() if facts["digest"] in args[0]]
         if query == "select 1":
             return [{"?column?": 1}]
-        raise server_error(asyncpg.PostgresSyntaxError)
+        raise server_error("42601")
 
     def append_batch(self, args: Sequence[Any]) -> int:
         """The function of the same name; the migrations have it in SQL."""
@@ -172,9 +170,9 @@ class MemoryDatabase:
             if any(card[name] < 0 for card in cards for name in _AMOUNTS) or any(
                 link["available_after"] < 0 or link["held_after"] < 0 for link in links
             ):
-                raise server_error(asyncpg.CheckViolationError)
+                raise server_error("23514")
             if self.knows_batch(month, batch_id):
-                raise server_error(asyncpg.UniqueViolationError)
+                raise server_error("23505")
             for card in cards:
                 card["batch_id"] = batch_id
                 self.rows[card["card_id"]] |= {
@@ -270,15 +268,15 @@ class MemoryConnection:
                 trouble.later(time_s, lambda: database.append_batch(args))
             raise self._lost()
         if fault is AppendFault.DEADLOCK:
-            raise server_error(asyncpg.DeadlockDetectedError)
+            raise server_error("40P01")
         if fault is AppendFault.FULL:
-            raise server_error(asyncpg.TooManyConnectionsError, "FATAL")
+            raise server_error("53300", "FATAL")
         outcome = await self._call(query, args, time_s if fault is AppendFault.SLOW else 0)
         if fault is AppendFault.LOST_APPLIED:
             raise self._lost()
         if fault is AppendFault.SHUTDOWN:
             self.closed = True
-            raise server_error(asyncpg.AdminShutdownError, "FATAL")
+            raise server_error("57P01", "FATAL")
         self.warned = self.warned or fault is AppendFault.WARNED
         return outcome
 
@@ -291,7 +289,8 @@ class MemoryConnection:
             raise self._lost()
         if fault is ReadFault.SILENT:
             await trio.sleep(timeout_s or 0)
-            raise TimeoutError
+            self.closed = True
+            raise ConnectionLost("TimeoutError")
         return list(await self._call(query, args, time_s if fault is ReadFault.SLOW else 0))
 
     async def _call(self, query: str, args: Sequence[Any], slow_s: float = 0) -> Any:
@@ -311,7 +310,7 @@ class MemoryConnection:
         self.closed = True
         if not self._alive():
             raise Killed
-        return asyncpg.ConnectionDoesNotExistError("connection was closed")
+        return ConnectionLost("closed")
 
 
 class MemoryJournal(JournalSession):

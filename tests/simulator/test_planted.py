@@ -89,12 +89,15 @@ def skip_the_tombstone(patch: pytest.MonkeyPatch) -> None:
 
 @bug
 def treat_an_unknown_outcome_as_failed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(journal, "is_outcome_unknown", lambda error: False)
     patch.setattr(journal, "is_retryable", lambda error: True)
 
 
 @bug
 def say_91_when_the_outcome_is_unknown(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(journal, "is_server_unfit", lambda error: True)
+    unknown = journal.is_outcome_unknown
+    patch.setattr(journal, "is_outcome_unknown", lambda error: False)
+    patch.setattr(journal, "is_server_unfit", unknown)
 
 
 @bug

@@ -14,6 +14,7 @@ from store_batches import batch, column, counts, new_batch_id, new_cards, refusa
 from store_sessions import WAIT_S, Answers, Sessions, Stores, backend, state_of, until_waiting
 
 from switch.journal.bridge import Connection
+from switch.journal.connection import JournalConnection
 from switch.journal.journal import JournalDown, Outcome
 from switch.journal.witness import DIRECTORY, Witness, missing_batch
 
@@ -50,7 +51,7 @@ async def test_a_server_that_lacks_a_batch_of_any_lane_is_not(
         await journal.confirm()
     assert downs == ["JournalBehind"] * 3
     assert await missing_batch(owner.rows, tmp_path / DIRECTORY) == (
-        column(lost, "p_month"),
+        f"{column(lost, 'p_month'):%Y-%m}",
         column(lost, "p_batch_id"),
     )
     # the true server is back
@@ -75,7 +76,7 @@ async def test_what_a_lane_acknowledges_is_the_batch_it_told_of_last(
         return []
 
     await missing_batch(rows_of, tmp_path / DIRECTORY)
-    assert asked == [([column(first, "p_month")], [column(first, "p_batch_id")])]
+    assert asked == [([f"{column(first, 'p_month')}"], [column(first, "p_batch_id")])]
 
 
 async def test_a_page_that_is_half_written_says_nothing(
@@ -239,8 +240,10 @@ async def test_a_server_that_is_gone_without_a_word_is_given_up(stores: Stores, 
         nursery.start_soon(trio.serve_listeners, relay, [listener])
         port = listener.socket.getsockname()[1]
         user = f"{parts.username}:{parts.password}"
-        connection = await Connection.open(f"postgresql://{user}@127.0.0.1:{port}{parts.path}")
-        sock = connection._raw._transport.get_extra_info("socket")
+        url = f"postgresql://{user}@127.0.0.1:{port}{parts.path}"
+        connection = await JournalConnection.open(url)
+        assert isinstance(connection._stream, trio.SocketStream)
+        sock = connection._stream.socket
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         idle, every, times = (
             sock.getsockopt(socket.IPPROTO_TCP, option)
