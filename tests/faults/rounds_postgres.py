@@ -313,7 +313,9 @@ def lagging(scene: Scene) -> None:
             for attempt in list(asked.attempts)
             if attempt.sent_at > lost_at and attempt.reply and attempt.reply.code == "00"
         ]
-        scene.met(not approved, f"{len(approved)} approvals of a server that lags")
+        demand(not approved, f"{len(approved)} approvals of a server that lags")
+        said = eventually(lambda: "JournalBehind" in scene.switch.log.read_text())
+        scene.met(said, "nobody looked at the server that lags")
         apart.primary.start()
         apart.to_postgres.turn_to(apart.primary.socket)
         back_at = time.monotonic()

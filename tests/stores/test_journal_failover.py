@@ -17,6 +17,8 @@ from switch.journal.bridge import Connection
 from switch.journal.connection import JournalConnection
 from switch.journal.journal import JournalDown, Outcome
 from switch.journal.witness import DIRECTORY, Witness, missing_batch
+from switch.prepare import _refuse_what_lags
+from switch.supervisor import CannotPrepare
 
 # -- what was acknowledged ----------------------------------------------------------------------
 
@@ -57,6 +59,18 @@ async def test_a_server_that_lacks_a_batch_of_any_lane_is_not(
     # the true server is back
     assert await session().append(lost) is Outcome.COMMITTED
     assert set(await journal.read_cards(list(rows))) == set(rows)
+
+
+async def test_the_switch_does_not_start_on_it_and_says_what_to_do(
+    owner: Connection, tmp_path: Path
+) -> None:
+    await _refuse_what_lags(owner, tmp_path)  # nothing was told so far
+    witness = Witness(tmp_path, "worker-0.lane-1")
+    witness.note(datetime.date(2026, 11, 1), new_batch_id())
+    with pytest.raises(CannotPrepare) as refused:
+        await _refuse_what_lags(owner, tmp_path)
+    for words in ("lacks batch", "of 2026-11", f"remove {tmp_path / DIRECTORY}"):
+        assert words in str(refused.value)
 
 
 async def test_what_a_lane_acknowledges_is_the_batch_it_told_of_last(
