@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard fastpath/*.pyx fastpath/*.pxd fastpath/csrc/*)
 
-.PHONY: setup run test simulate lint bench clean
+.PHONY: setup run test simulate faults lint bench clean
 
 setup: $(VENV)/.built
 
@@ -25,6 +25,12 @@ test: setup
 SEEDS ?= 1-2000
 simulate: setup
 	$(BIN)/python -m tests.simulator --seeds $(SEEDS)
+
+# Faults for real, as many rounds of each row as wanted; goes on where it was interrupted.
+ROUNDS ?= 20
+SEED ?= 1
+faults: setup
+	$(BIN)/python -m tests.faults --rounds $(ROUNDS) --seed $(SEED) $(if $(ROWS),--rows $(ROWS))
 
 lint: setup
 	$(BIN)/ruff check .
