@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard fastpath/*.pyx fastpath/*.pxd fastpath/csrc/*)
 
-.PHONY: setup run test simulate mutants lint bench clean
+.PHONY: setup run test simulate mutants faults lint bench clean
 
 setup: $(VENV)/.built
 
@@ -29,6 +29,12 @@ simulate: setup
 # Protecting lines taken out one by one, in copies of the tree: each must turn its tests red.
 mutants: setup
 	$(BIN)/python -m tests.mutants
+
+# Faults for real, as many rounds of each row as wanted; goes on where it was interrupted.
+ROUNDS ?= 20
+SEED ?= 1
+faults: setup
+	$(BIN)/python -m tests.faults --rounds $(ROUNDS) --seed $(SEED) $(if $(ROWS),--rows $(ROWS))
 
 lint: setup
 	$(BIN)/ruff check .

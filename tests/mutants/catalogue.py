@@ -104,8 +104,8 @@ MUTANTS = (
     Mutant(
         "no barrier after a doubt",
         "switch/journal/journal.py",
-        "                if in_doubt and outcome is not Outcome.STALE:\n",
-        "                if in_doubt and outcome is None:\n",
+        "if not in_doubt or outcome is Outcome.STALE or await self._barrier(connection):",
+        "if True:",
         (
             f"{_STORES}journal_doubt.py::"
             "test_a_commit_cut_short_is_no_commit_until_a_barrier_is_durable",

@@ -144,6 +144,8 @@ class MemoryDatabase:
         """A statement's rows or value."""
         if query == journal._APPEND:
             return self.append_batch(args)
+        if query == journal._CONFIRM:
+            return None  # no standby is waited for here
         if query == journal._BARRIER:
             self.barriers[args[0]] += 1
             return 1
