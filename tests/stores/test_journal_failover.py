@@ -107,7 +107,7 @@ async def test_a_page_that_is_half_written_says_nothing(
 ) -> None:
     witness = Witness(tmp_path, "lane")
     assert await missing_batch(owner.rows, tmp_path / DIRECTORY) is None  # nothing on it yet
-    witness.note(datetime.date(2026, 1, 1), 77)
+    witness.note(datetime.datetime.now(datetime.UTC).date().replace(day=1), 77)
     assert await missing_batch(owner.rows, tmp_path / DIRECTORY) is not None
     page = tmp_path / DIRECTORY / "lane"
     whole = page.read_bytes()
