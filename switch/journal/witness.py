@@ -7,6 +7,7 @@ that is there has all commits before it: one batch per lane is enough.
 
 The files are mapped memory: to write costs nothing, and what is written outlives the process, not
 the machine. After a loss of power an older batch may stand there: less is noticed, nothing wrongly.
+Of a lane that has been idle for so long that its month was archived nothing is asked.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ _BYTES = _BODY.size + 4
 _MISSING = """
 select t.month, t.batch_id from unnest($1::text[], $2::bigint[]) as t (month, batch_id)
 where not exists (select from link l where l.month = t.month::date and l.batch_id = t.batch_id)
+  and exists (select from pg_inherits i join pg_class c on c.oid = i.inhrelid
+              where i.inhparent = 'link'::regclass
+                and c.relname = 'link' || to_char(t.month::date, '_YYYY_MM'))
 limit 1
 """
 

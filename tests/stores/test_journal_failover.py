@@ -66,11 +66,20 @@ async def test_the_switch_does_not_start_on_it_and_says_what_to_do(
 ) -> None:
     await _refuse_what_lags(owner, tmp_path)  # nothing was told so far
     witness = Witness(tmp_path, "worker-0.lane-1")
-    witness.note(datetime.date(2026, 11, 1), new_batch_id())
+    month = datetime.datetime.now(datetime.UTC).date().replace(day=1)
+    witness.note(month, new_batch_id())
     with pytest.raises(CannotPrepare) as refused:
         await _refuse_what_lags(owner, tmp_path)
-    for words in ("lacks batch", "of 2026-11", f"remove {tmp_path / DIRECTORY}"):
+    for words in ("lacks batch", f"of {month:%Y-%m}", f"remove {tmp_path / DIRECTORY}"):
         assert words in str(refused.value)
+
+
+async def test_a_month_that_is_not_there_any_more_proves_nothing(
+    owner: Connection, tmp_path: Path
+) -> None:
+    """A lane that is idle for long: its last batch has gone into the archive."""
+    Witness(tmp_path, "lane-0").note(datetime.date(2020, 1, 1), new_batch_id())
+    assert await missing_batch(owner.rows, tmp_path / DIRECTORY) is None
 
 
 async def test_what_a_lane_acknowledges_is_the_batch_it_told_of_last(
@@ -98,7 +107,7 @@ async def test_a_page_that_is_half_written_says_nothing(
 ) -> None:
     witness = Witness(tmp_path, "lane")
     assert await missing_batch(owner.rows, tmp_path / DIRECTORY) is None  # nothing on it yet
-    witness.note(datetime.date(2026, 1, 1), 77)
+    witness.note(datetime.datetime.now(datetime.UTC).date().replace(day=1), 77)
     assert await missing_batch(owner.rows, tmp_path / DIRECTORY) is not None
     page = tmp_path / DIRECTORY / "lane"
     whole = page.read_bytes()
