@@ -89,7 +89,8 @@ def lacks_pin_key(received: Received) -> bool:
     terminal, message = received.terminal, received.message
     control = message.get(_SECURITY_CONTROL)
     assert terminal is not None
-    return control is not None and terminal.keys.pin_key(int(control[2:4])) is None
+    version = int(control[2:4]) if control is not None else 0
+    return version != 0 and terminal.keys.pin_key(version) is None
 
 
 def first_uses(received: Received) -> list[tuple[int, str, int]]:
