@@ -83,8 +83,9 @@ class Cards:
 class Demo:
     """A running `cardswitch up --demo`, from its start to its stop."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
+        self._command_options = options
         self.data = directory / "data"
         self.log = directory / "up.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -99,7 +100,7 @@ class Demo:
         ports = ["--switch-port", "0", "--network-port", "0", "--metrics-port", "0"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*_COMMAND, *arguments, *ports],
+                [*_COMMAND, *arguments, *ports, *self._command_options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
