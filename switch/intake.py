@@ -23,9 +23,11 @@ from switch.logs import RateLimited
 from switch.metrics import FrameRefusal, Metrics
 from switch.pipeline import Pipeline, Ticket
 from switch.programme import AcquirerLink, Programme, TerminalEntry
+from switch.settlement import Desk, DeskTicket
 from switch.wire.link import Frame, LinkState
 from switch.wire.replies import plain_answer, reply_fields, reply_mti
 from switch.wire.salvage import salvage
+from switch.wire.settling import concerns_no_card, is_cut_over, read_request
 from switch.wire.translate import Refused, Translator
 
 __all__ = ["Intake", "Received"]
@@ -33,7 +35,7 @@ __all__ = ["Intake", "Received"]
 _TERMINAL, _MERCHANT = int(DE.TERMINAL), int(DE.MERCHANT)
 _ACQUIRER, _STAN, _RRN = int(DE.ACQUIRER), int(DE.STAN), int(DE.RRN)
 _SECURITY_CONTROL, _NETWORK_CODE = int(DE.SECURITY_CONTROL), int(DE.NETWORK_CODE)
-_CARD_CLASSES = frozenset("1246")
+_CARD_CLASSES = frozenset("12346")
 _SIGN_ON, _SIGN_OFF, _ECHO = "001", "002", "301"
 _REFUSALS_WAITING_MAX = 10_000
 _LINES_PER_SECOND_MAX = 100
@@ -79,6 +81,7 @@ class Intake:
         self._answer_within_s = answer_within_s
         self._limited = RateLimited(log, lines_per_second_max=_LINES_PER_SECOND_MAX)
         self.pipeline: Pipeline | None = None
+        self.desk: Desk | None = None
         self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_WAITING_MAX)
         """What is to go into the refusal log; the oldest are dropped when it cannot be written."""
 
@@ -97,6 +100,7 @@ class Intake:
         verified = self._authenticate(decoded, link, answers)
         now_s = int(self._utc_now().timestamp())
         tickets: list[Ticket] = []
+        desk_tickets: list[DeskTicket] = []
         for received in verified:
             try:
                 ticket = self._translate(received, link, now_s)
@@ -107,6 +111,8 @@ class Intake:
             else:
                 if isinstance(ticket, Ticket):
                     tickets.append(ticket)
+                elif isinstance(ticket, DeskTicket):
+                    desk_tickets.append(ticket)
                 else:
                     answers.append((received, ticket))
         if answers:
@@ -114,6 +120,9 @@ class Intake:
         if tickets:
             assert self.pipeline is not None
             self.pipeline.submit(tickets)
+        for desk_ticket in desk_tickets:
+            assert self.desk is not None
+            self.desk.submit(desk_ticket)
 
     def _decode(
         self,
@@ -201,28 +210,33 @@ class Intake:
             return None
         return terminal
 
-    def _translate(self, received: Received, link: AcquirerLink, now_s: int) -> Ticket | Answer:
-        """A ticket for the pipeline, or the answer where no card is concerned."""
+    def _translate(
+        self, received: Received, link: AcquirerLink, now_s: int
+    ) -> Ticket | DeskTicket | Answer:
+        """A ticket for the pipeline or the desk, or the answer where neither is needed."""
         message, terminal = received.message, received.terminal
         assert terminal is not None
         acquirer = message.get(_ACQUIRER)
         if acquirer is not None and acquirer not in (link.acquirer_id, *link.foreign_acquirer_ids):
             raise Refused(Response.NOT_PERMITTED_TO_TERMINAL, Rule.ACQUIRER)
-        message_class = message.mti[1]
-        if message_class == "8":
+        cuts_over = is_cut_over(message)
+        if message.mti[1] == "8" and not cuts_over:
             return self._network_management(received)
         if not received.connection.link.may_transact():
             raise Refused(Response.NOT_PERMITTED_TO_TERMINAL, Rule.SIGN_ON)
         if not terminal.merchant_open:
             raise Refused(Response.UNKNOWN_MERCHANT, Rule.MERCHANT)
-        if message_class not in _CARD_CLASSES:
+        cardless = concerns_no_card(message)
+        if message.mti[1] not in _CARD_CLASSES and not cardless:
             raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
-        if message.get(_MERCHANT) is None:
+        if message.get(_MERCHANT) is None and not cuts_over:
             raise FormatError("missing", field=_MERCHANT)
-        translated = self._translator.translate(
-            message, terminal, link, self._next_transaction_id(), now_s
-        )
         deadline = received.arrived + self._answer_within_s
+        parts = (message, terminal, link, self._next_transaction_id(), now_s)
+        if cardless:
+            request = read_request(self._translator, *parts)
+            return DeskTicket(request, received.arrived, deadline, received)
+        translated = self._translator.translate(*parts)
         return Ticket(translated.request, translated.card_id, received.arrived, deadline, received)
 
     def _network_management(self, received: Received) -> Answer:
@@ -289,9 +303,12 @@ class Intake:
 
     def answered(self, answers: Sequence[tuple[Ticket, Answer]]) -> None:
         """Answers of the pipeline, final and durable: sign and send them."""
+        self.settled([(ticket.context, answer) for ticket, answer in answers])
+
+    def settled(self, answers: Sequence[tuple[object, Answer]]) -> None:
+        """The same for answers that come with the message they are to."""
         replies = []
-        for ticket, answer in answers:
-            received = ticket.context
+        for received, answer in answers:
             assert isinstance(received, Received)
             replies.append((received, answer))
             if answer.rule:

@@ -35,6 +35,7 @@ from switch.programme import load_programme, read_epoch
 from switch.projections.process import ProjectorFile, keep_projecting
 from switch.reservation.store import ReservationStore, Sealer
 from switch.server import Server, link_config, listening_socket, private_listener
+from switch.settlement import Desk
 from switch.supervised_workers import PARENT_FD_VARIABLE, READY_FD_VARIABLE
 from switch.tls import server_context
 from switch.wire.translate import Translator
@@ -167,6 +168,11 @@ class Worker:
             self._intake, policy, batch_max=settings.batch_max, queue_max=settings.queue_max
         )
         self._intake.pipeline = self._pipeline
+        session = JournalSession(self._url, self._run, on_down=self._count_failure)  # fails alone
+        self._lane_journals.append(session)
+        self._intake.desk = self._desk = Desk(
+            self._pipeline, session, self._intake.settled, utc_now, queue_max=settings.queue_max
+        )
         self._server = Server(
             self._metrics, self._intake.receive, connections_max=settings.link_connections_max
         )
@@ -193,9 +199,12 @@ class Worker:
         self._metrics.store_error(Store.REDIS, fault)
         event(log, logging.WARNING, "redis-failed", kind=kind)
 
-    def _postgres_failed(self, kind: str) -> None:
+    def _count_failure(self, kind: str) -> None:
         fault = StoreFault.TIMEOUT if kind == "TimeoutError" else StoreFault.CONNECTION
         self._metrics.store_error(Store.POSTGRES, fault)
+
+    def _postgres_failed(self, kind: str) -> None:
+        self._count_failure(kind)
         if self._pipeline.journal_up:
             self._pipeline.journal_up = False
             event(log, logging.ERROR, "postgres-failed", kind=kind)
@@ -210,6 +219,8 @@ class Worker:
             nursery.start_soon(lane.run)
         background: list[Callable[[], Awaitable[None]]] = [
             self._pipeline.watch,
+            self._desk.run,
+            self._desk.watch,
             self._server.watch_deadlines,
             self._write_refusals,
             self._probe_postgres,
