@@ -182,7 +182,7 @@ class Desk:
             self._queue.append(ticket)
             self._work.set()
 
-    async def watch(self) -> None:
+    async def _watch(self) -> None:
         """Answer 91 to what has waited longer than its terminal, or to all without Postgres."""
         while True:
             await trio.sleep(_WATCH_PERIOD_S)
@@ -202,6 +202,11 @@ class Desk:
 
     async def run(self) -> None:
         """Take request after request, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            await self._take()
+
+    async def _take(self) -> None:
         while True:
             if not self._queue:
                 self._work = trio.Event()

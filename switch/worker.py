@@ -220,7 +220,6 @@ class Worker:
         background: list[Callable[[], Awaitable[None]]] = [
             self._pipeline.watch,
             self._desk.run,
-            self._desk.watch,
             self._server.watch_deadlines,
             self._write_refusals,
             self._probe_postgres,

@@ -137,7 +137,6 @@ class Translator:
         foreign = currency is not None and currency != purse.currency(self.programme.currency)
         if foreign and not _is_about_advice(operation, message):
             raise Refused(Response.INVALID_TRANSACTION, Rule.CURRENCY)
-        batch_number = read_batch_number(private)
         amount_minor = message.amount(_AMOUNT) or 0
         if not amount_minor and not told and operation not in AMOUNT_OPTIONAL:
             raise Refused(Response.INVALID_AMOUNT, Rule.AMOUNT)
@@ -179,7 +178,7 @@ class Translator:
             foreign_currency=(currency or "") if foreign else "",
             entry=entry,
             original_transaction_id=private.get("OR", "") if operation in _NAMES_BY_ID else "",
-            batch_number=batch_number,
+            batch_number=read_batch_number(private),
             **more,
         )
         return Translated(request, card_id)
