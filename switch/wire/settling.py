@@ -5,6 +5,8 @@ From a message to the request, and from the answer to the fields that only these
 
 from __future__ import annotations
 
+from msgspec.structs import astuple
+
 from fastpath.codec import Message
 from fastpath.specs import DE
 from rules.identity import content_fingerprint, request_key
@@ -15,7 +17,14 @@ from switch.programme import AcquirerLink, TerminalEntry
 from switch.wire.private import parse_private
 from switch.wire.translate import Refused, Translator, card_number, read_batch_number, required
 
-__all__ = ["concerns_no_card", "is_cut_over", "read_request", "reconciliation_fields"]
+__all__ = [
+    "TOTALS",
+    "concerns_no_card",
+    "is_cut_over",
+    "read_request",
+    "reconciliation_fields",
+    "total_fields",
+]
 
 _STAN, _DATE, _PRIVATE, _RRN = DE.STAN, DE.SETTLEMENT_DATE, DE.PRIVATE, DE.RRN
 _CURRENCY, _NET, _ORIGINAL = DE.SETTLEMENT_CURRENCY, DE.NET_SETTLEMENT, DE.ORIGINAL
@@ -23,7 +32,7 @@ _RECONCILIATION_CODE = int(DE.RECONCILIATION_CODE)
 _RECONCILIATIONS = frozenset({"50", "52"})
 _CUT_OVER = "201"
 _IN_BALANCE, _OUT_OF_BALANCE = "1", "2"
-_TOTALS = (
+TOTALS = (
     *(DE.CREDITS_NUMBER, DE.CREDITS_REVERSAL_NUMBER),
     *(DE.DEBITS_NUMBER, DE.DEBITS_REVERSAL_NUMBER),
     *(DE.CREDITS_AMOUNT, DE.CREDITS_REVERSAL_AMOUNT),
@@ -88,7 +97,7 @@ def _read_reconciliation(
     instant_s, local = translator.instant(message, private, terminal, now_s)
     translator.check_clock(instant_s, now_s)
     party = f"{link.acquirer_id}|{terminal.code}|{terminal.merchant_code}||{local}"
-    texts = [message.get(field) for field in _TOTALS]
+    texts = [message.get(field) for field in TOTALS]
     net = message.get(_NET)
     content = [date or "", currency, number, *(text or "" for text in texts), net or ""]
     return Reconciliation(
@@ -115,13 +124,13 @@ def reconciliation_fields(message: Message, answer: Reconciled) -> dict[int, str
         fields[int(_CURRENCY)] = currency
     in_balance = answer.response is Response.APPROVED
     fields[_RECONCILIATION_CODE] = _IN_BALANCE if in_balance else _OUT_OF_BALANCE
-    values = (
-        *(totals.credits_number, totals.credit_reversals_number),
-        *(totals.debits_number, totals.debit_reversals_number),
-        *(totals.credits_minor, totals.credit_reversals_minor),
-        *(totals.debits_minor, totals.debit_reversals_minor),
-    )
-    for at, (field, value) in enumerate(zip(_TOTALS, values, strict=True)):
+    return fields | total_fields(totals)
+
+
+def total_fields(totals: Totals) -> dict[int, str | bytes]:
+    """DE 74 to 77, 86 to 89, and 97: C or D and the net amount."""
+    fields: dict[int, str | bytes] = {}
+    for at, (field, value) in enumerate(zip(TOTALS, astuple(totals), strict=True)):
         fields[int(field)] = f"{value:010d}" if at < _NUMBERS else f"{value:016d}"
     sign = "C" if totals.net_minor >= 0 else "D"
     fields[int(_NET)] = f"{sign}{abs(totals.net_minor):016d}"
