@@ -11,7 +11,6 @@ import os
 import resource
 import secrets
 import signal
-from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ from rules.identity import counted_transaction_id
 from switch.config import Settings
 from switch.intake import Intake
 from switch.journal.journal import BatchRejected, JournalDown, JournalSession
-from switch.journal.rows import Refusal, batch_arguments
+from switch.journal.rows import batch_arguments
+from switch.journal.witness import Witness
 from switch.keys import derive
 from switch.logs import configure, event
 from switch.metrics import Metrics, Store, StoreFault, http_response, request_path
@@ -111,7 +111,9 @@ class Worker:
         self._session = session
         self._run = run
         # Of its own: an append may have to wait long, and the probe must not wait behind it.
-        self._refusal_session = JournalSession(url, run)
+        self._refusal_session = JournalSession(
+            url, run, witness=Witness.of(file.data_dir, file.index)
+        )
         self._session_turn = trio.Lock()
         self._lane_journals: list[JournalSession] = []
         self._refusal_turn = trio.Lock()
@@ -127,7 +129,7 @@ class Worker:
     async def start(cls, file: WorkerFile, settings: Settings) -> Worker:
         """Wait for Postgres, take a run number, load programme and token table."""
         url = app_url(file.postgres_url, Path(file.data_dir))
-        session = JournalSession(url, 0)
+        session = JournalSession(url, 0, witness=Witness.of(file.data_dir, file.index))
         while True:
             try:
                 run = (await session.rows("select nextval('run_number') as run"))[0]["run"]
@@ -161,15 +163,12 @@ class Worker:
             trio.current_time,
             answer_within_s=settings.answer_within_ms / 1000,
         )
-        policy = Policy(
-            settings.pin_tries_max, settings.code_tries_max, settings.horizon_days * 86_400
-        )
-        self._pipeline = Pipeline(
+        horizon_s = settings.horizon_days * 86_400
+        policy = Policy(settings.pin_tries_max, settings.code_tries_max, horizon_s)
+        self._intake.pipeline = self._pipeline = Pipeline(
             self._intake, policy, batch_max=settings.batch_max, queue_max=settings.queue_max
         )
-        self._intake.pipeline = self._pipeline
         session = JournalSession(self._url, self._run, on_down=self._count_failure)  # fails alone
-        self._lane_journals.append(session)
         self._intake.desk = self._desk = Desk(
             self._pipeline, session, self._intake.settled, utc_now, queue_max=settings.queue_max
         )
@@ -189,7 +188,12 @@ class Worker:
             possession_ms=settings.possession_ms,
             on_error=self._redis_failed,
         )
-        journal = JournalSession(self._url, self._run, on_down=self._postgres_failed)
+        journal = JournalSession(
+            self._url,
+            self._run,
+            on_down=self._postgres_failed,
+            witness=Witness.of(self._file.data_dir, self._file.index, number),
+        )
         self._lane_journals.append(journal)
         next_batch_id = self._batch_ids.__next__
         return Lane(self._pipeline, journal, reservation, next_batch_id, utc_now), reservation
@@ -346,7 +350,8 @@ class Worker:
                     return
                 except BatchRejected as error:
                     event(log, logging.ERROR, "refusals-not-written", error=str(error))
-                _drop_first(waiting, len(rows))
+                for _ in range(min(len(rows), len(waiting))):
+                    waiting.popleft()
 
     # Metrics and health
 
@@ -378,11 +383,6 @@ class Worker:
         if self._months_ahead < 1:
             return False, "the journal has no partition for next month"
         return True, "ready"
-
-
-def _drop_first(queue: deque[Refusal], count: int) -> None:
-    for _ in range(min(count, len(queue))):
-        queue.popleft()
 
 
 def _say_ready() -> None:

@@ -42,6 +42,7 @@ class LinkBody(msgspec.Struct, array_like=True, gc=False):
     moves: tuple[LotMove, ...]
     state_after: bytes
     consumed: tuple[LotMove, ...] = ()
+    foreign_currency: str = ""
 
 
 class CardRow(msgspec.Struct, gc=False):
@@ -190,6 +191,7 @@ def link_body(link: Link) -> bytes:
             link.moves,
             link.state_after,
             link.consumed,
+            link.foreign_currency,
         )
     )
 
@@ -234,4 +236,5 @@ def link_from_row(row: Mapping[str, Any]) -> Link:
         moves=body.moves,
         state_after=body.state_after,
         consumed=body.consumed,
+        foreign_currency=body.foreign_currency,
     )

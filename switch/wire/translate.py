@@ -24,7 +24,16 @@ from switch.terminal_keys import PinFormat
 from switch.wire.clock import LocalClock
 from switch.wire.private import parse_private
 
-__all__ = ["Refused", "Translated", "Translator", "card_number", "read_batch_number", "required"]
+__all__ = [
+    "ADVICE",
+    "Refused",
+    "Translated",
+    "Translator",
+    "card_number",
+    "entry_mode",
+    "read_batch_number",
+    "required",
+]
 
 _PAN, _PROCESSING_CODE, _AMOUNT, _STAN = DE.PAN, DE.PROCESSING_CODE, DE.AMOUNT, DE.STAN
 _TIME, _DATE, _EXPIRY, _ENTRY_MODE = DE.LOCAL_TIME, DE.LOCAL_DATE, DE.EXPIRY, DE.ENTRY_MODE
@@ -45,7 +54,7 @@ _CUSTOMER_REASONS = ("4000", "4352", "4353")
 _MERCHANT_REASON = "4351"
 _NETWORK_ONLY = frozenset({Operation.DEACTIVATE, Operation.BLOCK, Operation.UNBLOCK})
 _ENQUIRY_TYPES = ("30", "31")
-_ADVICE, _UPLOAD = "22", "32"
+ADVICE, _UPLOAD = "22", "32"
 """Message class and function of an advice, and of an item of a batch upload."""
 _BATCH_NUMBER_MAX = 20
 _ITEM_DEBITS = frozenset({Operation.REDEEM, Operation.CASH_OUT})
@@ -143,7 +152,7 @@ class Translator:
         instant_s, local = self.instant(message, private, terminal, now_s)
         if not told:
             self.check_clock(instant_s, now_s)
-        entry = Entry.READ if told else _entry(message)
+        entry = Entry.READ if told else entry_mode(message)
         card_id, digest = self._card(pan, private, entry)
         party = f"{link.acquirer_id}|{terminal.code}|{terminal.merchant_code}|{code}|{local}"
         card_unknown = card_id < 0 and _is_about_advice(operation, message)
@@ -286,7 +295,7 @@ def card_number(message: Message) -> str:
     return named if named is not None else on_track or ""
 
 
-def _entry(message: Message) -> Entry:
+def entry_mode(message: Message) -> Entry:
     """Read, unless DE 22 says otherwise. A mode that is none of the read ones is told nothing."""
     mode = message.get(_ENTRY_MODE)
     if mode is None or mode[:2] in _READ_MODES:
@@ -300,8 +309,8 @@ def _operation(mti: str, code: str) -> tuple[Operation, Purse]:
     if named is not None and mti[1:3] in ("10", "20"):
         return named
     purse = _PURSES.get(code[2:4]) or _PURSES.get(code[4:])
-    if mti[1:3] in (_ADVICE, _UPLOAD):  # always accepted; what it is about is looked at later
-        advice = mti[1:3] == _ADVICE
+    if mti[1:3] in (ADVICE, _UPLOAD):  # always accepted; what it is about is looked at later
+        advice = mti[1:3] == ADVICE
         return Operation.ADVICE if advice else Operation.UPLOAD, purse or Purse.ECASH
     operation = _REFERRING.get(mti[1:3])
     if operation is None or (purse is None and code != _ALL_PURSES):
@@ -346,7 +355,7 @@ def _original(message: Message) -> str:
 def _is_about_advice(operation: Operation, message: Message) -> bool:
     """Whether it is an advice or about one: for those, unknown and foreign things are kept."""
     return operation in (Operation.ADVICE, Operation.OUTCOME, Operation.UPLOAD) or (
-        operation is Operation.REVERSAL and _original(message).startswith(_ADVICE)
+        operation is Operation.REVERSAL and _original(message).startswith(ADVICE)
     )
 
 
