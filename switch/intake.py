@@ -24,10 +24,12 @@ from switch.logs import RateLimited
 from switch.metrics import FrameRefusal, Metrics
 from switch.pipeline import Pipeline, Ticket
 from switch.programme import AcquirerLink, Programme
+from switch.settlement import Desk, DeskTicket
 from switch.wire.link import Frame, LinkState
 from switch.wire.private import build_private
 from switch.wire.replies import plain_answer, reply_fields, reply_mti
 from switch.wire.salvage import salvage
+from switch.wire.settling import concerns_no_card, is_cut_over, read_request
 from switch.wire.translate import Refused, Translator
 
 __all__ = ["Intake"]
@@ -35,7 +37,7 @@ __all__ = ["Intake"]
 _TERMINAL, _MERCHANT = int(DE.TERMINAL), int(DE.MERCHANT)
 _ACQUIRER, _STAN, _RRN = int(DE.ACQUIRER), int(DE.STAN), int(DE.RRN)
 _NETWORK_CODE, _PRIVATE = int(DE.NETWORK_CODE), int(DE.PRIVATE)
-_CARD_CLASSES = frozenset("1246")
+_CARD_CLASSES = frozenset("12346")
 _SIGN_ON, _SIGN_OFF, _KEY_CHANGE, _ECHO = "001", "002", "101", "301"
 _DOUBTS_MAX = 1_000
 """Messages with a wrong MAC that wait until it has been looked for a newer key."""
@@ -74,6 +76,7 @@ class Intake:
         self.first_uses: set[tuple[int, str, int]] = set()
         """(terminal, usage, version) of pending keys that were used: they are current from now."""
         self.on_key_work: Callable[[], None] = lambda: None
+        self.desk: Desk | None = None
         self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_WAITING_MAX)
         """What is to go into the refusal log; the oldest are dropped when it cannot be written."""
 
@@ -118,6 +121,7 @@ class Intake:
         """From authenticated messages to tickets or replies."""
         now_s = int(self._utc_now().timestamp())
         tickets: list[Ticket] = []
+        desk_tickets: list[DeskTicket] = []
         for received in verified:
             try:
                 ticket = self._translate(received, link, now_s)
@@ -128,6 +132,8 @@ class Intake:
             else:
                 if isinstance(ticket, Ticket):
                     tickets.append(ticket)
+                elif isinstance(ticket, DeskTicket):
+                    desk_tickets.append(ticket)
                 elif ticket is not None:
                     answers.append((received, ticket))
         if answers:
@@ -135,6 +141,9 @@ class Intake:
         if tickets:
             assert self.pipeline is not None
             self.pipeline.submit(tickets)
+        for desk_ticket in desk_tickets:
+            assert self.desk is not None
+            self.desk.submit(desk_ticket)
 
     def _decode(
         self,
@@ -207,8 +216,8 @@ class Intake:
 
     def _translate(
         self, received: Received, link: AcquirerLink, now_s: int
-    ) -> Ticket | Answer | None:
-        """A ticket for the pipeline, or the answer where no card is concerned.
+    ) -> Ticket | DeskTicket | Answer | None:
+        """A ticket for the pipeline or the desk, or the answer where neither is needed.
 
         None for what is answered later.
         """
@@ -217,21 +226,24 @@ class Intake:
         acquirer = message.get(_ACQUIRER)
         if acquirer is not None and acquirer not in (link.acquirer_id, *link.foreign_acquirer_ids):
             raise Refused(Response.NOT_PERMITTED_TO_TERMINAL, Rule.ACQUIRER)
-        message_class = message.mti[1]
-        if message_class == "8":
+        cuts_over = is_cut_over(message)
+        if message.mti[1] == "8" and not cuts_over:
             return self._network_management(received)
         if not received.connection.link.may_transact():
             raise Refused(Response.NOT_PERMITTED_TO_TERMINAL, Rule.SIGN_ON)
         if not terminal.merchant_open:
             raise Refused(Response.UNKNOWN_MERCHANT, Rule.MERCHANT)
-        if message_class not in _CARD_CLASSES:
+        cardless = concerns_no_card(message)
+        if message.mti[1] not in _CARD_CLASSES and not cardless:
             raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
-        if message.get(_MERCHANT) is None:
+        if message.get(_MERCHANT) is None and not cuts_over:
             raise FormatError("missing", field=_MERCHANT)
-        translated = self._translator.translate(
-            message, terminal, link, self._next_transaction_id(), now_s
-        )
         deadline = received.arrived + self._answer_within_s
+        parts = (message, terminal, link, self._next_transaction_id(), now_s)
+        if cardless:
+            request = read_request(self._translator, *parts)
+            return DeskTicket(request, received.arrived, deadline, received)
+        translated = self._translator.translate(*parts)
         return Ticket(translated.request, translated.card_id, received.arrived, deadline, received)
 
     def _network_management(self, received: Received) -> Answer | None:
@@ -304,9 +316,12 @@ class Intake:
 
     def answered(self, answers: Sequence[tuple[Ticket, Answer]]) -> None:
         """Answers of the pipeline, final and durable: sign and send them."""
+        self.settled([(ticket.context, answer) for ticket, answer in answers])
+
+    def settled(self, answers: Sequence[tuple[object, Answer]]) -> None:
+        """The same for answers that come with the message they are to."""
         replies = []
-        for ticket, answer in answers:
-            received = ticket.context
+        for received, answer in answers:
             assert isinstance(received, Received)
             replies.append((received, answer))
             if answer.rule:

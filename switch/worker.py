@@ -36,6 +36,7 @@ from switch.projections.process import ProjectorFile, keep_projecting
 from switch.refusal_log import RefusalLog
 from switch.reservation.store import ReservationStore, Sealer
 from switch.server import Server, link_config, listening_socket, private_listener
+from switch.settlement import Desk
 from switch.supervised_workers import PARENT_FD_VARIABLE, READY_FD_VARIABLE
 from switch.tls import server_context
 from switch.wire.translate import Translator
@@ -166,13 +167,11 @@ class Worker:
             trio.current_time,
             answer_within_s=settings.answer_within_ms / 1000,
         )
-        policy = Policy(
-            settings.pin_tries_max, settings.code_tries_max, settings.horizon_days * 86_400
-        )
-        self._pipeline = Pipeline(
+        horizon_s = settings.horizon_days * 86_400
+        policy = Policy(settings.pin_tries_max, settings.code_tries_max, horizon_s)
+        self._intake.pipeline = self._pipeline = Pipeline(
             self._intake, policy, batch_max=settings.batch_max, queue_max=settings.queue_max
         )
-        self._intake.pipeline = self._pipeline
         # Of its own: an append may have to wait long, and the probe must not wait behind it.
         self._refusals = RefusalLog(
             JournalSession(
@@ -186,6 +185,10 @@ class Worker:
         )
         self._keys = KeyDesk(
             self._key_session, master_key, source, self._intake, self._next_transaction_id
+        )
+        session = JournalSession(self._url, self._run, on_down=self._count_failure)  # fails alone
+        self._intake.desk = self._desk = Desk(
+            self._pipeline, session, self._intake.settled, utc_now, queue_max=settings.queue_max
         )
         self._server = Server(
             self._metrics, self._intake.receive, connections_max=settings.link_connections_max
@@ -218,9 +221,12 @@ class Worker:
         self._metrics.store_error(Store.REDIS, fault)
         event(log, logging.WARNING, "redis-failed", kind=kind)
 
-    def _postgres_failed(self, kind: str) -> None:
+    def _count_failure(self, kind: str) -> None:
         fault = StoreFault.TIMEOUT if kind == "TimeoutError" else StoreFault.CONNECTION
         self._metrics.store_error(Store.POSTGRES, fault)
+
+    def _postgres_failed(self, kind: str) -> None:
+        self._count_failure(kind)
         if self._pipeline.journal_up:
             self._pipeline.journal_up = False
             event(log, logging.ERROR, "postgres-failed", kind=kind)
@@ -235,6 +241,7 @@ class Worker:
             nursery.start_soon(lane.run)
         background: list[Callable[[], Awaitable[None]]] = [
             self._pipeline.watch,
+            self._desk.run,
             self._server.watch_deadlines,
             self._refusals.run,
             self._probe_postgres,

@@ -100,7 +100,7 @@ def batch_arguments(
         batch_id,
         posted_at,
         *_columns(card_rows, 13),
-        *_columns(links, 15),
+        *_columns(links, 18),
         *_columns(postings, 10),
         *_columns(refused, 7),
     )
@@ -118,7 +118,7 @@ CARD_COLUMNS = (
 LINK_COLUMNS = (
     *("card_id", "version", "prev_batch_id", "request_key", "operation", "response", "tx"),
     *("purse", "amount_minor", "available_after", "held_after", "undoes", "terminal_id"),
-    *("merchant_id", "body"),
+    *("merchant_id", "batch_number", "counts", "counted_minor", "body"),
 )
 POSTING_COLUMNS = (
     *("n", "leg", "card_id", "debit_kind", "debit_id", "credit_kind", "credit_id"),
@@ -171,6 +171,9 @@ def link_row(link: Link, previous_batch_id: int) -> tuple[Any, ...]:
         link.undoes,
         link.terminal_id,
         link.merchant_id,
+        link.batch_number,
+        link.counts,
+        link.counted_minor,
         link_body(link),
     )
 

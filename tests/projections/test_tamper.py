@@ -149,7 +149,8 @@ async def test_an_inserted_link_is_named(journal: World, url: str, sealer: Seale
     await journal.connection.script(
         "insert into link select month, batch_id, 77, card_id, 99, prev_batch_id, request_key,"
         " operation, response, 'ZZZZZZZZZZZZ', purse, amount_minor, available_after, held_after,"
-        f" undoes, terminal_id, merchant_id, posted_at, xid, body from link where {THE_LINK}"
+        " undoes, terminal_id, merchant_id, batch_number, counts, counted_minor, posted_at, xid,"
+        f" body from link where {THE_LINK}"
     )
     report = await checked(url, sealer)
     assert named(report, digests.CHECK) == [(CARD, 99)]

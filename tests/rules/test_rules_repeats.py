@@ -30,8 +30,8 @@ STATUS_FOR = {
     Operation.UNBLOCK: CardStatus.BLOCKED,
 }
 NEVER_KEPT = (Operation.BALANCE, Operation.OUTCOME)
-"""Approved, they leave no link; each has its own tests."""
-NOT_SENT = (Operation.ISSUE, Operation.REVERSAL, Operation.TOMBSTONE)
+"""Approved, they leave no link; each has its own tests, as uploads have."""
+NOT_SENT = (Operation.ISSUE, Operation.REVERSAL, Operation.TOMBSTONE, Operation.UPLOAD)
 KEPT = tuple(op for op in Operation if op not in (*NEVER_KEPT, *NOT_SENT))
 REVERSIBLE = tuple(op for op in KEPT if op is not Operation.HOLD_EXPIRY)
 """The sweeper's request has a key that no terminal can name."""
