@@ -31,6 +31,7 @@ setup(
             module("batch"),
             module("reader"),
             module("replies"),
+            module("pgwire"),
         ],
         compiler_directives={"language_level": "3", "embedsignature": True},
     )

@@ -8,7 +8,11 @@ from importlib.util import find_spec
 
 __all__ = ["compiled_modules"]
 
-_COMPILED = ("framing", "codec", "mac", "tokens", "directory", "batch", "reader", "replies")
+_COMPILED = (
+    *("framing", "codec", "mac", "tokens"),
+    *("directory", "batch", "reader", "replies"),
+    "pgwire",
+)
 
 
 def compiled_modules() -> tuple[str, ...]:

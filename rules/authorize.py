@@ -21,6 +21,7 @@ from rules.requests import CardRequest, Operation
 from rules.responses import Response, ReversalState, Rule
 from rules.restoring import is_reversed
 from rules.reversal import reverse
+from rules.uploads import upload
 from rules.verification import check_secrets
 
 __all__ = ["decide", "lacks_history"]
@@ -39,6 +40,8 @@ def decide(request: CardRequest, card: WorkingCard, moment: Moment, policy: Poli
         return tell_outcome(request, card, moment, policy)
     if request.operation is Operation.ADVICE:
         return advise(request, card, moment, policy)
+    if request.operation is Operation.UPLOAD:
+        return upload(request, card, moment)
     if request.operation is Operation.HOLD_EXPIRY:
         return expire_hold(request, card, moment)
     refusal = check_secrets(request, card, moment, policy)
@@ -63,7 +66,7 @@ def lacks_history(request: CardRequest, card: WorkingCard) -> bool:
     if request.own_request_key and not _surely_unseen(request.own_request_key, card):
         return True
     return (
-        request.operation in (Operation.REVERSAL, Operation.OUTCOME)
+        request.operation in (Operation.REVERSAL, Operation.OUTCOME, Operation.UPLOAD)
         or bool(request.original_transaction_id or request.approval_code)
         or request.names_original
     )

@@ -8,13 +8,17 @@ from rules.cards import WorkingCard
 from rules.identity import derived_transaction_id
 from rules.ledger import AccountKind, Answer, Link, Posting
 from rules.lots import LotMove
+from rules.money import Counts
 from rules.requests import CardRequest, Operation
 from rules.responses import Response, ReversalState, Rule
+from rules.settlement import count
 
 __all__ = ["Moment", "Policy", "approve", "card_to_merchant", "refuse", "unknown_card"]
 
 
-_WITHOUT_BALANCE = frozenset({Operation.REVERSAL, Operation.ADVICE, Operation.COMPLETION})
+_WITHOUT_BALANCE = frozenset(
+    {Operation.REVERSAL, Operation.ADVICE, Operation.COMPLETION, Operation.UPLOAD}
+)
 """DE 54 goes with the answers to authorizations and financial requests alone."""
 
 
@@ -76,6 +80,7 @@ def approve(
     rule: Rule = Rule.NONE,
     answered_minor: int | None = None,
     reversal_state: ReversalState = ReversalState.NONE,
+    counted: tuple[Counts, int] | None = None,
 ) -> Answer:
     """Append the link of an approval whose effect the card's state already shows.
 
@@ -111,6 +116,8 @@ def approve(
     link.postings = postings
     link.status_before = status_before
     link.undoes = undoes
+    if not request.foreign_currency:  # what is in no purse's currency is in no totals either
+        link.counts, link.counted_minor = counted or count(request.operation, postings)
     card.append(link, moment.batch_id)
     return answer
 
@@ -164,4 +171,5 @@ def _link(request: CardRequest, card: WorkingCard, answer: Answer) -> Link:
         purse=request.purse,
         requested_minor=request.amount_minor,
         foreign_currency=request.foreign_currency,
+        batch_number=request.batch_number,
     )

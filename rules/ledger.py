@@ -11,7 +11,7 @@ import enum
 import msgspec
 
 from rules.lots import LotMove
-from rules.money import Purse
+from rules.money import Counts, Purse
 from rules.requests import Operation
 from rules.responses import OriginalState, Response, ReversalState, Rule
 
@@ -89,7 +89,13 @@ class Link(msgspec.Struct, gc=False):
     foreign_currency: str = ""
     """The currency of its postings where it is not the purse's."""
     undoes: int = 0
-    """Version of the link that this one undoes, wholly or partly; 0 for none."""
+    """Version of the link that this one undoes, wholly or partly (an upload: names); 0 for none."""
+    batch_number: str = ""
+    """`BN` as it was sent."""
+    counts: Counts = Counts.NONE
+    counted_minor: int = 0
+    batch_closed: bool = False
+    """Read with it from the journal: the terminal has closed the batch that it stands in."""
     status_before: int = 0
     status_after: int = 0
     moves: tuple[LotMove, ...] = ()

@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from rules.money import Purse
+from rules.money import Counts, Purse
 from rules.responses import Rule
 
 __all__ = [
@@ -41,6 +41,7 @@ class Operation(enum.IntEnum):
     REVERSAL = 20
     TOMBSTONE = 21
     OUTCOME = 22
+    UPLOAD = 23
 
 
 AMOUNT_OPTIONAL = frozenset(
@@ -137,6 +138,10 @@ class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """DE 95: what the original shall amount to after a partial reversal."""
     amount_given: bool = True
     """DE 4 was in the message."""
+    batch_number: str = ""
+    """`BN` as sent."""
+    item_counts: Counts = Counts.NONE
+    """What an uploaded item counts as, by its DE 3 and DE 90."""
 
     def completing(self, purse: Purse) -> CardRequest:
         """An advice that has found its hold."""

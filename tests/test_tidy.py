@@ -61,10 +61,11 @@ FOREIGN: Mapping[str, frozenset[str]] = {
         }
     ),
     "hardware": frozenset({"smartcard", "trio"}),
-    # what is measured against: asyncpg, redis and the bridge of a naive switch, peers of the fast path
+    # what is measured against: asyncpg, redis and the bridge of a naive switch, and the peers of the
+    # fast path
     "bench": frozenset(
         {
-            *("asyncpg", "hiredis", "locust", "psutil", "redis", "trio", "trio_asyncio"),
+            *("asyncpg", "gevent", "hiredis", "locust", "psutil", "redis", "trio", "trio_asyncio"),
             *("cryptography", "iso8583", "psec"),
         }
     ),

@@ -19,9 +19,6 @@ __all__ = [
     "STORE_ERRORS",
     "Connection",
     "bridge",
-    "is_outcome_unknown",
-    "is_retryable",
-    "is_server_unfit",
 ]
 
 STORE_ERRORS: tuple[type[Exception], ...] = (
@@ -49,37 +46,6 @@ _SETTINGS = {
 }
 
 
-def is_outcome_unknown(error: BaseException) -> bool:
-    """Whether a statement that ended with this error may still have been committed.
-
-    True for everything but an error the server reported about the statement itself: severity
-    ERROR rolled it back, even where the server's own data are at fault (XX, 58). FATAL and PANIC,
-    class 57P (shutdown, crash) and class 08 (connection) say nothing about the commit.
-    """
-    if not isinstance(error, asyncpg.PostgresError):
-        return True
-    state = error.sqlstate or ""
-    if error.severity_en is None:  # raised on this side: class 22 before anything was sent
-        return not state.startswith("22")
-    return error.severity_en != "ERROR" or state.startswith(("57P", "08"))
-
-
-def is_retryable(error: BaseException) -> bool:
-    """Deadlock, serialization failure, lock not available, cancelled by an operator.
-
-    Nothing was done, and the batch is not to blame: decide again.
-    """
-    return getattr(error, "sqlstate", "") in ("40P01", "40001", "55P03", "57014")
-
-
-def is_server_unfit(error: BaseException) -> bool:
-    """No resources, a read-only server, no rights, no such database or function.
-
-    Nothing was done. It is the server that cannot serve, not the batch that is bad.
-    """
-    return str(getattr(error, "sqlstate", "") or "").startswith(("53", "25", "28", "3D", "42"))
-
-
 @contextlib.asynccontextmanager
 async def bridge() -> AsyncIterator[None]:
     """The asyncio loop that asyncpg runs on, for the life of a process."""
@@ -92,10 +58,6 @@ class Connection:
 
     def __init__(self, raw: asyncpg.Connection[Any]) -> None:
         self._raw = raw
-        self.warned = False
-        """The server warned, as it does when it gives up waiting for its standby: what was
-        committed may not be safe. Its words are not looked at, they come in its language."""
-        raw.add_log_listener(self._on_notice)
 
     @classmethod
     async def open(cls, url: str, *, timeout_s: float = 2.0) -> Connection:
@@ -104,10 +66,6 @@ class Connection:
             url, timeout=timeout_s, server_settings=_SETTINGS, command_timeout=None
         )
         return cls(raw)
-
-    def _on_notice(self, _connection: object, message: Any) -> None:
-        if message.severity_en == "WARNING":
-            self.warned = True
 
     @property
     def closed(self) -> bool:

@@ -6,6 +6,8 @@ Everything that can be refused without knowing the card is refused here, by rais
 from __future__ import annotations
 
 import dataclasses
+import datetime
+from collections.abc import Mapping
 from typing import Any
 
 from fastpath import pinblock
@@ -14,7 +16,7 @@ from fastpath.errors import FormatError
 from fastpath.specs import DE
 from fastpath.tokens import TokenTable
 from rules.identity import content_fingerprint, request_key, suspense_card_id
-from rules.money import Purse
+from rules.money import Counts, Purse
 from rules.requests import AMOUNT_OPTIONAL, CardRequest, Entry, Operation, ReversalReason
 from rules.responses import Response, Rule
 from switch.programme import AcquirerLink, Programme, TerminalEntry
@@ -22,7 +24,16 @@ from switch.terminal_keys import PinFormat
 from switch.wire.clock import LocalClock
 from switch.wire.private import parse_private
 
-__all__ = ["Refused", "Translated", "Translator"]
+__all__ = [
+    "ADVICE",
+    "Refused",
+    "Translated",
+    "Translator",
+    "card_number",
+    "entry_mode",
+    "read_batch_number",
+    "required",
+]
 
 _PAN, _PROCESSING_CODE, _AMOUNT, _STAN = DE.PAN, DE.PROCESSING_CODE, DE.AMOUNT, DE.STAN
 _TIME, _DATE, _EXPIRY, _ENTRY_MODE = DE.LOCAL_TIME, DE.LOCAL_DATE, DE.EXPIRY, DE.ENTRY_MODE
@@ -43,8 +54,13 @@ _CUSTOMER_REASONS = ("4000", "4352", "4353")
 _MERCHANT_REASON = "4351"
 _NETWORK_ONLY = frozenset({Operation.DEACTIVATE, Operation.BLOCK, Operation.UNBLOCK})
 _ENQUIRY_TYPES = ("30", "31")
-_ADVICE = "22"
-"""Message class and function of an advice."""
+ADVICE, _UPLOAD = "22", "32"
+"""Message class and function of an advice, and of an item of a batch upload."""
+_BATCH_NUMBER_MAX = 20
+_ITEM_DEBITS = frozenset({Operation.REDEEM, Operation.CASH_OUT})
+_ITEM_CREDITS = frozenset(
+    {Operation.ACTIVATE, Operation.ACTIVATE_PREVALUED, Operation.LOAD, Operation.RETURN}
+)
 _ALL_PURSES = "310000"
 
 
@@ -72,7 +88,7 @@ def _operations() -> dict[tuple[str, str], tuple[Operation, Purse]]:
 
 _OPERATIONS = _operations()
 _REFERRING = {"40": Operation.REVERSAL, "42": Operation.REVERSAL, "60": Operation.OUTCOME}
-_TOLD = frozenset({Operation.REVERSAL, Operation.OUTCOME, Operation.ADVICE})
+_TOLD = frozenset({Operation.REVERSAL, Operation.OUTCOME, Operation.ADVICE, Operation.UPLOAD})
 _NAMES_BY_ID = frozenset({Operation.RETURN, Operation.ADVICE})
 
 
@@ -113,15 +129,15 @@ class Translator:
         transaction_id: str,
         now_s: int,
     ) -> Translated:
-        """The typed request of an authenticated 01xx, 02xx, 04xx or 0600.
+        """The typed request of an authenticated 01xx, 02xx, 0320, 04xx or 0600.
 
         Raises Refused and FormatError.
         """
-        code = _required(message, _PROCESSING_CODE)
+        code = required(message, _PROCESSING_CODE)
         private_text = message.get(_PRIVATE)
         private = parse_private(private_text) if private_text else {}
-        stan = _required(message, _STAN)
-        pan = _card_number(message)
+        stan = required(message, _STAN)
+        pan = card_number(message)
         operation, purse = _operation(message.mti, code)
         told = operation in _TOLD  # what has happened is not refused, nor does it need a PIN
         if operation in _NETWORK_ONLY and not terminal.rules.network:
@@ -133,11 +149,10 @@ class Translator:
         amount_minor = message.amount(_AMOUNT) or 0
         if not amount_minor and not told and operation not in AMOUNT_OPTIONAL:
             raise Refused(Response.INVALID_AMOUNT, Rule.AMOUNT)
-        instant_s, local = self._instant(message, private, terminal, now_s)
-        oldest_s, latest_s = now_s - self._horizon_s, now_s + self._clock_ahead_s
-        if instant_s and not told and not oldest_s <= instant_s <= latest_s:
-            raise Refused(Response.INVALID_TRANSACTION, Rule.CLOCK)
-        entry = Entry.READ if told else _entry(message)
+        instant_s, local = self.instant(message, private, terminal, now_s)
+        if not told:
+            self.check_clock(instant_s, now_s)
+        entry = Entry.READ if told else entry_mode(message)
         card_id, digest = self._card(pan, private, entry)
         party = f"{link.acquirer_id}|{terminal.code}|{terminal.merchant_code}|{code}|{local}"
         card_unknown = card_id < 0 and _is_about_advice(operation, message)
@@ -172,11 +187,27 @@ class Translator:
             foreign_currency=(currency or "") if foreign else "",
             entry=entry,
             original_transaction_id=private.get("OR", "") if operation in _NAMES_BY_ID else "",
+            batch_number=read_batch_number(private),
             **more,
         )
         return Translated(request, card_id)
 
-    def _instant(
+    def check_clock(self, instant_s: int, now_s: int) -> None:
+        """Refused (12, CLOCK) for an instant older than the horizon or too far ahead."""
+        oldest_s, latest_s = now_s - self._horizon_s, now_s + self._clock_ahead_s
+        if instant_s and not oldest_s <= instant_s <= latest_s:
+            raise Refused(Response.INVALID_TRANSACTION, Rule.CLOCK)
+
+    def business_date(self, text: str, now_s: int) -> datetime.date:
+        """The day that a DE 15 (MMDD) names, the nearest to now. FormatError for none."""
+        midnight_s = self._clock.midnight(text, now_s)
+        return datetime.datetime.fromtimestamp(midnight_s, datetime.UTC).date()
+
+    def card_id(self, pan: str) -> int:
+        """The card's id; below 0 for a number that no card has."""
+        return self._tokens.get(pan) or -1
+
+    def instant(
         self, message: Message, private: dict[str, str], terminal: TerminalEntry, now_s: int
     ) -> tuple[int, str]:
         """The message's own instant; without DE 12 and 13 its batch number stands in for it."""
@@ -232,14 +263,23 @@ class Translator:
             return b""
 
 
-def _required(message: Message, field: int) -> str:
+def read_batch_number(private: Mapping[str, str]) -> str:
+    """`BN`; empty where there is none. FormatError for one that is too long."""
+    number = private.get("BN", "")
+    if len(number) > _BATCH_NUMBER_MAX:
+        raise FormatError("batch number too long", field=int(_PRIVATE))
+    return number
+
+
+def required(message: Message, field: int) -> str:
+    """A field that must be there; FormatError where it is not."""
     value = message.get(field)
     if value is None:
         raise FormatError("missing", field=int(field))
     return value
 
 
-def _card_number(message: Message) -> str:
+def card_number(message: Message) -> str:
     """DE 2, else the number in track 2 or 1; FormatError when there is none or two that differ."""
     named = message.get(_PAN)
     track2, track1 = message.get(_TRACK2), message.get(_TRACK1)
@@ -255,7 +295,7 @@ def _card_number(message: Message) -> str:
     return named if named is not None else on_track or ""
 
 
-def _entry(message: Message) -> Entry:
+def entry_mode(message: Message) -> Entry:
     """Read, unless DE 22 says otherwise. A mode that is none of the read ones is told nothing."""
     mode = message.get(_ENTRY_MODE)
     if mode is None or mode[:2] in _READ_MODES:
@@ -269,8 +309,9 @@ def _operation(mti: str, code: str) -> tuple[Operation, Purse]:
     if named is not None and mti[1:3] in ("10", "20"):
         return named
     purse = _PURSES.get(code[2:4]) or _PURSES.get(code[4:])
-    if mti[1:3] == "22":  # always accepted; what it is about is looked at later
-        return Operation.ADVICE, purse or Purse.ECASH
+    if mti[1:3] in (ADVICE, _UPLOAD):  # always accepted; what it is about is looked at later
+        advice = mti[1:3] == ADVICE
+        return Operation.ADVICE if advice else Operation.UPLOAD, purse or Purse.ECASH
     operation = _REFERRING.get(mti[1:3])
     if operation is None or (purse is None and code != _ALL_PURSES):
         raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
@@ -295,6 +336,7 @@ def _reference(
         "names_original": advice and message.get(_ORIGINAL) is not None,
         "approval_code": (message.get(_APPROVAL_CODE) or "") if advice else "",
         "own_request_key": request_key(instant_s, f"{party}|20|{stan}") if advice else b"",
+        "item_counts": _item_counts(code, named) if operation is Operation.UPLOAD else Counts.NONE,
         "bar_unknown": private.get("TB") == "1",
         "reverses_nothing": code[:2] in _ENQUIRY_TYPES or named.startswith("4"),
         "reason": _reason(private.get("RE", "")),
@@ -312,9 +354,22 @@ def _original(message: Message) -> str:
 
 def _is_about_advice(operation: Operation, message: Message) -> bool:
     """Whether it is an advice or about one: for those, unknown and foreign things are kept."""
-    return operation in (Operation.ADVICE, Operation.OUTCOME) or (
-        operation is Operation.REVERSAL and _original(message).startswith(_ADVICE)
+    return operation in (Operation.ADVICE, Operation.OUTCOME, Operation.UPLOAD) or (
+        operation is Operation.REVERSAL and _original(message).startswith(ADVICE)
     )
+
+
+def _item_counts(code: str, named: str) -> Counts:
+    """What an item of an upload counts as: by its DE 3, and by the kind of message it was."""
+    operation = _OPERATIONS.get(("2", code), (None,))[0]
+    if named[0] not in "24" or operation is None:
+        return Counts.NONE
+    reversal = named.startswith("4")
+    if operation in _ITEM_DEBITS:
+        return Counts.DEBIT_REVERSAL if reversal else Counts.DEBIT
+    if operation in _ITEM_CREDITS:
+        return Counts.CREDIT_REVERSAL if reversal else Counts.CREDIT
+    return Counts.NONE
 
 
 def _foreign_content(mti: str, code: str, *, foreign: bool) -> Rule:

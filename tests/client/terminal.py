@@ -23,6 +23,7 @@ from .messages import (
     Request,
     RequestBuilder,
 )
+from .till_totals import TillTotals
 
 __all__ = ["Connection", "NoReplyError", "ReplyNotAuthenticError", "Terminal"]
 
@@ -238,6 +239,20 @@ class Terminal:
 
     def unblock(self, card: Card, **changes: Any) -> Reply:
         return self.exchange(self.make.unblock(card, **changes))
+
+    def last_outcome(self, card: Card | None = None, **changes: Any) -> Reply:
+        return self.exchange(self.make.last_outcome(card, **changes))
+
+    def reconcile(
+        self, totals: TillTotals, number: str | None = None, *, mti: str = "0500", **changes: Any
+    ) -> Reply:
+        return self.exchange(self.make.reconcile(totals, number, mti=mti, **changes))
+
+    def upload(self, item: Request | Reply, **changes: Any) -> Reply:
+        return self.exchange(self.make.upload(item, **changes))
+
+    def cut_over(self, day: str, **changes: Any) -> Reply:
+        return self.exchange(self.make.cut_over(day, **changes))
 
     def reverse(
         self,

@@ -64,6 +64,7 @@ class NetworkCode(enum.StrEnum):
 
     SIGN_ON = "001"
     SIGN_OFF = "002"
+    CUT_OVER = "201"
     ECHO = "301"
 
 

@@ -26,7 +26,7 @@ DAY_S = 86_400
 POLICY = Policy()
 FACTS = msgspec.msgpack.encode(CardFacts(1, "978", "9912"))
 
-APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 49)) + ")"
+APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 52)) + ")"
 
 Request = tuple[int, CardRequest]
 

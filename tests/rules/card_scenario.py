@@ -48,6 +48,7 @@ OPERATIONS = tuple(
     if operation
     not in (
         *(Operation.ISSUE, Operation.REVERSAL, Operation.TOMBSTONE, Operation.OUTCOME),
+        Operation.UPLOAD,
         *(Operation.COMPLETION, Operation.HOLD_EXPIRY),
     )
 )

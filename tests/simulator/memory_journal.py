@@ -13,11 +13,13 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import asyncpg
 import trio
 
 from switch.journal import journal
 from switch.journal.journal import JournalDown, JournalSession
+from switch.journal.server import ConnectionLost, ServerError
+
+from .clock import pause
 
 __all__ = [
     "AppendFault",
@@ -39,7 +41,8 @@ CARD_COLUMNS = _names(
 )
 LINK_COLUMNS = _names(
     "card_id version prev_batch_id request_key operation response tx purse amount_minor "
-    "available_after held_after undoes terminal_id merchant_id body"
+    "available_after held_after undoes terminal_id merchant_id batch_number counts counted_minor "
+    "body"
 )
 POSTING_COLUMNS = _names(
     "n leg card_id debit_kind debit_id credit_kind credit_id amount_minor purse currency"
@@ -83,11 +86,11 @@ class NoTrouble:
 
     async def there(self, slow_s: float = 0) -> None:
         """A call on its way to the store."""
-        await trio.sleep(self.latency_s() + slow_s)
+        await pause(self.latency_s() + slow_s)
 
     async def back(self) -> None:
         """Its reply on its way back."""
-        await trio.sleep(self.latency_s())
+        await pause(self.latency_s())
 
     def append_fault(self) -> tuple[AppendFault | None, float]:
         """What befalls the next append, and a time in seconds that goes with it."""
@@ -101,11 +104,9 @@ class NoTrouble:
         """Do something when this time has passed, whoever is dead by then."""
 
 
-def server_error(kind: type[asyncpg.PostgresError], severity: str = "ERROR") -> Exception:
+def server_error(sqlstate: str, severity: str = "ERROR") -> Exception:
     """An error as the server reports it."""
-    error = kind(kind.__name__)
-    error.severity_en = severity
-    return error
+    return ServerError(severity, sqlstate, "in memory")
 
 
 class MemoryDatabase:
@@ -144,6 +145,8 @@ class MemoryDatabase:
         """A statement's rows or value."""
         if query == journal._APPEND:
             return self.append_batch(args)
+        if query == journal._CONFIRM:
+            return None  # no standby is waited for here
         if query == journal._BARRIER:
             self.barriers[args[0]] += 1
             return 1
@@ -155,24 +158,24 @@ class MemoryDatabase:
             return [facts for facts in self.facts.values() if facts["digest"] in args[0]]
         if query == "select 1":
             return [{"?column?": 1}]
-        raise server_error(asyncpg.PostgresSyntaxError)
+        raise server_error("42601")
 
     def append_batch(self, args: Sequence[Any]) -> int:
         """The function of the same name; the migrations have it in SQL."""
         month, batch_id, posted_at = args[:3]
         cards = _rows(CARD_COLUMNS, args[3:16])
-        links = _rows(LINK_COLUMNS, args[16:31])
-        postings = _rows(POSTING_COLUMNS, args[31:41])
-        refusals = _rows(REFUSAL_COLUMNS, args[41:48])
+        links = _rows(LINK_COLUMNS, args[16:34])
+        postings = _rows(POSTING_COLUMNS, args[34:44])
+        refusals = _rows(REFUSAL_COLUMNS, args[44:51])
         if cards:
             if not all(self.is_as_expected(card) for card in cards):
                 return 1 if self.knows_batch(month, batch_id) else 2
             if any(card[name] < 0 for card in cards for name in _AMOUNTS) or any(
                 link["available_after"] < 0 or link["held_after"] < 0 for link in links
             ):
-                raise server_error(asyncpg.CheckViolationError)
+                raise server_error("23514")
             if self.knows_batch(month, batch_id):
-                raise server_error(asyncpg.UniqueViolationError)
+                raise server_error("23505")
             for card in cards:
                 card["batch_id"] = batch_id
                 self.rows[card["card_id"]] |= {
@@ -222,6 +225,13 @@ class MemoryDatabase:
         approval_codes: Sequence[str],
     ) -> list[dict[str, Any]]:
         found = [link for key in keys for link in self._by_key[key]]
+        own = [link for link in found if link["card_id"] in card_ids]
+        for undoer in [link for link in own if link["month"] >= oldest_month]:
+            found += [
+                link
+                for link in self._by_card[undoer["card_id"]]
+                if link["version"] == undoer["undoes"]
+            ]
         for card_id in card_ids:
             chain = self._by_card[card_id]
             found += [link for link in chain if link["undoes"] > 0]
@@ -230,7 +240,7 @@ class MemoryDatabase:
                 for link in chain
                 if link["tx"] in transaction_ids or link["tx"][-6:] in approval_codes
             ]
-        return [dict(link) for link in found if link["month"] >= oldest_month]
+        return [link | {"batch_closed": False} for link in found if link["month"] >= oldest_month]
 
 
 def _rows(names: list[str], columns: Sequence[Any]) -> list[dict[str, Any]]:
@@ -268,15 +278,15 @@ class MemoryConnection:
                 trouble.later(time_s, lambda: database.append_batch(args))
             raise self._lost()
         if fault is AppendFault.DEADLOCK:
-            raise server_error(asyncpg.DeadlockDetectedError)
+            raise server_error("40P01")
         if fault is AppendFault.FULL:
-            raise server_error(asyncpg.TooManyConnectionsError, "FATAL")
+            raise server_error("53300", "FATAL")
         outcome = await self._call(query, args, time_s if fault is AppendFault.SLOW else 0)
         if fault is AppendFault.LOST_APPLIED:
             raise self._lost()
         if fault is AppendFault.SHUTDOWN:
             self.closed = True
-            raise server_error(asyncpg.AdminShutdownError, "FATAL")
+            raise server_error("57P01", "FATAL")
         self.warned = self.warned or fault is AppendFault.WARNED
         return outcome
 
@@ -288,8 +298,9 @@ class MemoryConnection:
         if fault is ReadFault.LOST:
             raise self._lost()
         if fault is ReadFault.SILENT:
-            await trio.sleep(timeout_s or 0)
-            raise TimeoutError
+            await pause(timeout_s or 0)
+            self.closed = True
+            raise ConnectionLost("TimeoutError")
         return list(await self._call(query, args, time_s if fault is ReadFault.SLOW else 0))
 
     async def _call(self, query: str, args: Sequence[Any], slow_s: float = 0) -> Any:
@@ -309,7 +320,7 @@ class MemoryConnection:
         self.closed = True
         if not self._alive():
             raise Killed
-        return asyncpg.ConnectionDoesNotExistError("connection was closed")
+        return ConnectionLost("closed")
 
 
 class MemoryJournal(JournalSession):

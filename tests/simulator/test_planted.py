@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import rules.advices
 import rules.authorize
 import rules.holds
 import rules.outcome
@@ -24,7 +25,7 @@ from switch.journal.journal import JournalSession, Outcome
 from switch.pipeline import Batch, Decided, Lane, Pipeline
 from switch.reservation.store import Sealer
 
-from .__main__ import fault_of
+from .many import fault_of
 from .memory_journal import MemoryDatabase
 from .plan import draw
 from .test_simulator import SEEDS
@@ -88,13 +89,26 @@ def skip_the_tombstone(patch: pytest.MonkeyPatch) -> None:
 
 
 @bug
+def let_a_request_in_after_its_advice(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.advices, "bar", lambda *args: None)
+
+
+@bug
+def undo_a_return_whose_sale_is_undone(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.reversal, "settled_minor", lambda card, back, undone_minor: 0)
+
+
+@bug
 def treat_an_unknown_outcome_as_failed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(journal, "is_outcome_unknown", lambda error: False)
     patch.setattr(journal, "is_retryable", lambda error: True)
 
 
 @bug
 def say_91_when_the_outcome_is_unknown(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(journal, "is_server_unfit", lambda error: True)
+    unknown = journal.is_outcome_unknown
+    patch.setattr(journal, "is_outcome_unknown", lambda error: False)
+    patch.setattr(journal, "is_server_unfit", unknown)
 
 
 @bug

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import asyncpg
 import pytest
 import trio
 from store_batches import (
@@ -27,12 +26,13 @@ from store_sessions import (
     until_waiting,
 )
 
-from switch.journal.bridge import STORE_ERRORS, Connection, is_outcome_unknown
+from switch.journal.bridge import Connection
 from switch.journal.journal import (
     _APPEND,
     JournalSession,
     Outcome,
 )
+from switch.journal.server import ConnectionLost, is_outcome_unknown, server_error
 
 # -- the same batch again -----------------------------------------------------------------------
 
@@ -170,23 +170,13 @@ def test_what_an_error_of_the_server_says_of_the_commit(
     severity: str, state: str, unknown: bool
 ) -> None:
     told = {"S": "in its language", "V": severity, "C": state, "M": "words"}
-    assert is_outcome_unknown(asyncpg.PostgresError.new(told)) is unknown
-
-
-@pytest.mark.parametrize(
-    ("error", "unknown"),
-    [
-        (asyncpg.ConnectionDoesNotExistError("closed in the middle"), True),
-        (asyncpg.InterfaceError("?"), True),
-        (asyncpg.InternalClientError("?"), True),
-        (ConnectionResetError(), True),
-        (TimeoutError(), True),
-        (asyncpg.DataError("not sent at all"), False),
-    ],
-)
-def test_what_an_error_on_this_side_says_of_the_commit(error: Exception, unknown: bool) -> None:
-    assert isinstance(error, STORE_ERRORS)
+    error = server_error(b"".join(f"{k}{v}\0".encode() for k, v in told.items()) + b"\0")
     assert is_outcome_unknown(error) is unknown
+
+
+@pytest.mark.parametrize("kind", ["TimeoutError", "closed by the server", "a cut row"])
+def test_a_connection_that_is_lost_says_nothing_of_the_commit(kind: str) -> None:
+    assert is_outcome_unknown(ConnectionLost(kind))
 
 
 async def test_two_attempts_at_once_go_in_once(
@@ -255,7 +245,7 @@ async def until_synchronous(journal: JournalSession) -> None:
     with trio.fail_after(WAIT_S):
         while True:
             found = await journal.rows("show synchronous_standby_names")
-            if found[0][0] == "nosuch":
+            if found[0]["synchronous_standby_names"] == "nosuch":
                 return
             await trio.sleep(0.01)
 
