@@ -14,7 +14,9 @@ from rules.responses import Response, ReversalState, Rule
 __all__ = ["Moment", "Policy", "approve", "card_to_merchant", "refuse", "unknown_card"]
 
 
-_WITHOUT_BALANCE = frozenset({Operation.REVERSAL, Operation.ADVICE, Operation.COMPLETION})
+_WITHOUT_BALANCE = frozenset(
+    {Operation.REVERSAL, Operation.ADVICE, Operation.COMPLETION, Operation.RECEIPT}
+)
 """DE 54 goes with the answers to authorizations and financial requests alone."""
 
 
@@ -76,12 +78,14 @@ def approve(
     rule: Rule = Rule.NONE,
     answered_minor: int | None = None,
     reversal_state: ReversalState = ReversalState.NONE,
+    other: tuple[int, int] = (0, 0),
 ) -> Answer:
     """Append the link of an approval whose effect the card's state already shows.
 
     `effect_minor` has been applied to the lots by the caller (`moves`); here it is applied to the
     purse's available amount (and `held_minor` to the held one), and both must agree: ValueError
-    otherwise, before anything is written.
+    otherwise, before anything is written. `other` is the card and version of the link that is one
+    transaction with this one.
     """
     purse = card.state.purse(request.purse)
     purse.available_minor += effect_minor
@@ -111,6 +115,7 @@ def approve(
     link.postings = postings
     link.status_before = status_before
     link.undoes = undoes
+    link.other_card_id, link.other_version = other
     card.append(link, moment.batch_id)
     return answer
 

@@ -41,6 +41,9 @@ class Operation(enum.IntEnum):
     REVERSAL = 20
     TOMBSTONE = 21
     OUTCOME = 22
+    TRANSFER = 30
+    RECEIPT = 31
+    """What a transfer brings to the card that receives it; no message asks for it."""
 
 
 AMOUNT_OPTIONAL = frozenset(

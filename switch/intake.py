@@ -223,7 +223,8 @@ class Intake:
             message, terminal, link, self._next_transaction_id(), now_s
         )
         deadline = received.arrived + self._answer_within_s
-        return Ticket(translated.request, translated.card_id, received.arrived, deadline, received)
+        request, card_id = translated.request, translated.card_id
+        return Ticket(request, card_id, received.arrived, deadline, received, translated.other_id)
 
     def _network_management(self, received: Received) -> Answer:
         """0800: sign-on, sign-off, echo."""

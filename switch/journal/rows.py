@@ -42,6 +42,8 @@ class LinkBody(msgspec.Struct, array_like=True, gc=False):
     moves: tuple[LotMove, ...]
     state_after: bytes
     consumed: tuple[LotMove, ...] = ()
+    other_card_id: int = 0
+    other_version: int = 0
 
 
 class CardRow(msgspec.Struct, gc=False):
@@ -187,6 +189,8 @@ def link_body(link: Link) -> bytes:
             link.moves,
             link.state_after,
             link.consumed,
+            link.other_card_id,
+            link.other_version,
         )
     )
 
@@ -231,4 +235,6 @@ def link_from_row(row: Mapping[str, Any]) -> Link:
         moves=body.moves,
         state_after=body.state_after,
         consumed=body.consumed,
+        other_card_id=body.other_card_id,
+        other_version=body.other_version,
     )

@@ -64,6 +64,7 @@ def _operations() -> dict[tuple[str, str], tuple[Operation, Purse]]:
         table["2", f"00{code}00"] = (Operation.REDEEM, purse)
         table["2", f"2000{code}"] = (Operation.RETURN, purse)
         table["2", f"61{code}00"] = (Operation.CASH_OUT, purse)
+        table["2", f"40{code}{code}"] = (Operation.TRANSFER, purse)
         table["1", f"00{code}00"] = (Operation.HOLD, purse)
         table["1", f"31{code}00"] = (Operation.BALANCE, purse)
         table["1", f"30{code}00"] = (Operation.BALANCE, purse)
@@ -87,10 +88,14 @@ class Refused(Exception):
 
 @dataclasses.dataclass(slots=True)
 class Translated:
-    """A request with the card it concerns; the id is below 0 for a number no card has."""
+    """A request with the card it concerns; an id is below 0 for a number no card has.
+
+    `other_id` is the card of DE 103; 0 where none is needed.
+    """
 
     request: CardRequest
     card_id: int
+    other_id: int = 0
 
 
 class Translator:
@@ -174,7 +179,7 @@ class Translator:
             original_transaction_id=private.get("OR", "") if operation in _NAMES_BY_ID else "",
             **more,
         )
-        return Translated(request, card_id)
+        return Translated(request, card_id, self._other_card(message, operation, pan))
 
     def _instant(
         self, message: Message, private: dict[str, str], terminal: TerminalEntry, now_s: int
@@ -200,7 +205,24 @@ class Translator:
             digest = self._tokens.digest(pan)
         except ValueError:  # not 12 to 19 digits
             return -1, b""
-        return card_id or -1 - (int.from_bytes(digest[:7], "big")), digest
+        return card_id or _id_of_no_card(digest), digest
+
+    def _other_card(self, message: Message, operation: Operation, pan: str) -> int:
+        """The card of DE 103, as far as it is needed: a transfer's, or its reversal's.
+
+        A reversal need not name it: its original knows. Where it does, it is not asked for twice.
+        """
+        if operation is Operation.TRANSFER:
+            number = _required(message, _TO_ACCOUNT)
+            if not _is_card_number(number):
+                raise FormatError("no card number", field=int(_TO_ACCOUNT))
+            if number == pan:
+                raise Refused(Response.INVALID_TRANSACTION, Rule.TO_CARD)
+            return self._tokens.get(number) or _id_of_no_card(self._tokens.digest(number))
+        if operation is Operation.REVERSAL:
+            number = message.get(_TO_ACCOUNT) or ""
+            return self._tokens.get(number) or 0 if _is_card_number(number) and number != pan else 0
+        return 0
 
     def _code_digest(self, private: dict[str, str], digest: bytes) -> bytes | None:
         code = private.get("CV")
@@ -230,6 +252,15 @@ class Translator:
             return self.programme.secrets.pvv(pin, pan).encode()
         except ValueError:
             return b""
+
+
+def _is_card_number(text: str) -> bool:
+    return 12 <= len(text) <= 19 and text.isascii() and text.isdigit()
+
+
+def _id_of_no_card(digest: bytes) -> int:
+    """An id below 0 that stands for a number which no card has."""
+    return -1 - int.from_bytes(digest[:7], "big")
 
 
 def _required(message: Message, field: int) -> str:
