@@ -269,8 +269,7 @@ class Pipeline:
         """Answer 91 to what waits longer than its terminal, or to all while Postgres is down."""
         rule = Rule.DEADLINE if self.journal_up else Rule.STORE
         late: list[tuple[Ticket, Answer]] = []
-        queues = {id(queue): queue for queue in self._held.values() if queue}
-        for queue in (self._ready, *queues.values()):
+        for queue in (self._ready, *(queue for queue in self._held.values() if queue)):
             before = len(late)
             while queue and (queue[0].deadline <= now or not self.journal_up):
                 ticket = queue.popleft()

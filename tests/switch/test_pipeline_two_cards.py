@@ -215,6 +215,28 @@ async def test_one_that_waits_too_long_is_91_and_bars_nobody(autojump_clock: Moc
     assert house.journal.committed(2) == []
 
 
+async def test_what_came_first_is_looked_at_first_when_its_time_is_over(
+    autojump_clock: MockClock,
+) -> None:
+    """Queues that a transfer joins are one in order of arrival."""
+    house = House(lanes=2)
+    house.cards(1, 2)
+    house.journal.before = gate = Gate(1, 2)
+    first = [house.ticket(1), house.ticket(2)]
+    async with working(house):
+        for ticket in first:
+            house.submit(ticket)
+            await trio.sleep(0.01)
+        hasty = house.ticket(2, within_s=1.0)
+        house.submit(hasty)
+        await trio.sleep(0.1)
+        patient = [house.ticket(1, within_s=30.0), house.transfer(1, 2, within_s=30.0)]
+        house.submit(*patient)
+        assert await house.answers_to([hasty], within_s=1.3) == ["91"]
+        gate.open.set()
+        await house.answers_to([*first, *patient])
+
+
 async def test_with_postgres_down_what_waits_for_two_cards_is_told_once(
     autojump_clock: MockClock,
 ) -> None:
@@ -345,6 +367,23 @@ async def test_a_reversal_that_learns_while_the_receiver_is_elsewhere_waits_in_o
         assert behind not in house.observer.answers
         house.foreign.clear()
         assert await house.answers_to([undone, behind]) == ["00", "00"]
+    assert house.journal.happened(1) == ids([sent, undone, behind])
+
+
+async def test_a_reversal_that_learns_when_its_batch_was_split_is_not_overtaken(
+    autojump_clock: MockClock,
+) -> None:
+    house = House(lanes=1)
+    house.cards(1, 2, 3)
+    sent = house.transfer(1, 2, 300)
+    async with working(house):
+        house.submit(sent)
+        await house.answers_to([sent])
+        good = house.journal.rows[3]
+        house.journal.rows[3] = type(good)(good.facts, b"\xc1", b"")
+        undone, bad, behind = reversal_of(house, sent), house.transfer(3, 1), house.ticket(1)
+        house.submit(undone, bad, behind)
+        assert await house.answers_to([undone, bad, behind]) == ["00", "96", "00"]
     assert house.journal.happened(1) == ids([sent, undone, behind])
 
 
