@@ -40,32 +40,35 @@ class Ticket:
 
 
 class Batch:
-    """Requests in order of arrival, and the cards that they need (a dict for its order)."""
+    """Requests in order of arrival, and the cards that they need (a dict for its order).
 
-    __slots__ = ("card_ids", "tickets")
+    `left` are those that it could not take along.
+    """
+
+    __slots__ = ("card_ids", "left", "tickets")
 
     def __init__(self, tickets: Iterable[Ticket] = ()) -> None:
+        self.left: list[Ticket] = []
         self._set(list(tickets))
 
     def _set(self, tickets: list[Ticket]) -> None:
         self.tickets = tickets
         self.card_ids = dict.fromkeys(card for ticket in tickets for card in ticket.card_ids)
 
-    def leave_out(self, busy: Container[int] = ()) -> list[Ticket]:
-        """Take out what needs a card that is busy or not the batch's; its requests, in order.
+    def leave_out(self, busy: Container[int] = ()) -> None:
+        """Leave what needs a card that is busy or not the batch's.
 
         What stands behind one of them for the same card goes with it: nothing overtakes.
         """
         mine = {card_id for card_id in self.card_ids if card_id not in busy}
-        kept, left = [], []
+        kept = []
         for ticket in self.tickets:
             if mine.issuperset(ticket.card_ids):
                 kept.append(ticket)
             else:
-                left.append(ticket)
+                self.left.append(ticket)
                 mine.difference_update(ticket.card_ids)
         self._set(kept)
-        return left
 
     def take_out_late(self, now: float) -> list[Ticket]:
         """Take out what has no time left."""

@@ -236,15 +236,12 @@ class Pipeline:
                 pause_s = random.uniform(*FOREIGN_PAUSE_S)  # noqa: S311
                 self._foreign[card_id] = trio.current_time() + pause_s
         self._foreign_met.set()
-        self.wait_in_front(batch.leave_out(busy))
+        batch.leave_out(busy)
+        self.wait_in_front(batch.left)
+        batch.left = []
         spare = [card for card in had if card not in busy and card not in batch.card_ids]
         self._unowned.update(spare)
         return spare
-
-    @property
-    def awaited(self) -> Container[int]:
-        """Cards for which something waits that needs another card as well."""
-        return self._tied
 
     def freed_elsewhere(self, card_ids: Iterable[int]) -> None:
         """Another worker gave these cards back."""
@@ -349,6 +346,7 @@ class Lane:
         except Exception as error:  # all is committed and answered; the cache may lag
             self._observer.fault("settle", error)
         finally:
+            self._pipeline.wait_in_front(batch.left)
             self._pipeline.give_back(card_ids)
 
     async def _carry_safely(
@@ -363,17 +361,18 @@ class Lane:
             # Alone, and from the row: a state in the cache may name what the journal has lost.
             parts = batch.parts()
             if len(parts) > 1 or cached:
-                return await self._carry_parts(parts)
+                return await self._carry_parts(batch, parts)
             self._observer.fault("row" if isinstance(error, BatchRejected) else "batch", error)
             self._refuse_all(batch, Response.FAULT, Rule.FAULT)
         return {}
 
-    async def _carry_parts(self, parts: list[Batch]) -> dict[int, WorkingCard]:
+    async def _carry_parts(self, batch: Batch, parts: list[Batch]) -> dict[int, WorkingCard]:
         """Each part alone, so that none of them can hold up or spoil the others."""
         settled: dict[int, WorkingCard] = {}
         for part in parts:
-            self._pipeline.wait_in_front(part.leave_out(self._pipeline.awaited))
+            part.leave_out({card_id for ticket in batch.left for card_id in ticket.card_ids})
             settled |= await self._carry_safely(part, {}, cached=False)
+            batch.left += part.left
         return settled
 
     # Reserve: this batch alone has its cards; their last known states in hand
@@ -414,7 +413,7 @@ class Lane:
             cached = False
             self._decline_late(batch)
             if tries >= TRIES_TOGETHER and len(parts := batch.parts()) > 1:
-                return await self._carry_parts(parts)
+                return await self._carry_parts(batch, parts)
             if not batch.tickets:
                 return {}
             await trio.sleep(random.uniform(0, 0.002 * min(tries, 10)))  # noqa: S311
@@ -498,7 +497,7 @@ class Lane:
                 ticket.other_id = other_id
                 learned = True
         if learned:
-            self._pipeline.wait_in_front(batch.leave_out())
+            batch.leave_out()
         return learned
 
     async def _read_links(
