@@ -406,6 +406,8 @@ class Lane:
             outcome = Outcome.COMMITTED
             if decided.arguments is not None:
                 outcome = await self._journal.append(decided.arguments)
+            else:
+                await self._journal.confirm()
             if outcome is not Outcome.STALE:
                 self._observer.answered(decided.answers)
                 return decided.working

@@ -97,10 +97,13 @@ async def read_epoch(rows: Rows) -> str:
     """Names this server and its history; part of every cache key.
 
     A restored or promoted server has another one: what was cached of the old may be ahead of it.
+    The timeline is that of the log being written: the last checkpoint's is, after a promotion, for
+    a while still the old one. On a standby this fails.
     """
     found = await rows(
-        "select concat_ws('.', left(i.epoch::text, 8), s.system_identifier, c.timeline_id) as epoch"
-        " from installation i, pg_control_system() s, pg_control_checkpoint() c"
+        "select concat_ws('.', left(i.epoch::text, 8), s.system_identifier,"
+        " left(pg_walfile_name(pg_current_wal_lsn()), 8)) as epoch"
+        " from installation i, pg_control_system() s"
     )
     return str(found[0]["epoch"])
 

@@ -26,6 +26,7 @@ from switch.config import Settings
 from switch.intake import Intake
 from switch.journal.journal import BatchRejected, JournalDown, JournalSession
 from switch.journal.rows import Refusal, batch_arguments
+from switch.journal.witness import Witness
 from switch.keys import derive
 from switch.logs import configure, event
 from switch.metrics import Metrics, Store, StoreFault, http_response, request_path
@@ -110,7 +111,9 @@ class Worker:
         self._session = session
         self._run = run
         # Of its own: an append may have to wait long, and the probe must not wait behind it.
-        self._refusal_session = JournalSession(url, run)
+        self._refusal_session = JournalSession(
+            url, run, witness=Witness.of(file.data_dir, file.index)
+        )
         self._session_turn = trio.Lock()
         self._lane_journals: list[JournalSession] = []
         self._refusal_turn = trio.Lock()
@@ -126,7 +129,7 @@ class Worker:
     async def start(cls, file: WorkerFile, settings: Settings) -> Worker:
         """Wait for Postgres, take a run number, load programme and token table."""
         url = app_url(file.postgres_url, Path(file.data_dir))
-        session = JournalSession(url, 0)
+        session = JournalSession(url, 0, witness=Witness.of(file.data_dir, file.index))
         while True:
             try:
                 run = (await session.rows("select nextval('run_number') as run"))[0]["run"]
@@ -183,7 +186,12 @@ class Worker:
             possession_ms=settings.possession_ms,
             on_error=self._redis_failed,
         )
-        journal = JournalSession(self._url, self._run, on_down=self._postgres_failed)
+        journal = JournalSession(
+            self._url,
+            self._run,
+            on_down=self._postgres_failed,
+            witness=Witness.of(self._file.data_dir, self._file.index, number),
+        )
         self._lane_journals.append(journal)
         next_batch_id = self._batch_ids.__next__
         return Lane(self._pipeline, journal, reservation, next_batch_id, utc_now), reservation

@@ -62,7 +62,11 @@ FOREIGN: Mapping[str, frozenset[str]] = {
     ),
     "hardware": frozenset({"smartcard", "trio"}),
     # asyncpg, redis and the bridge: the structure that the switch is measured against
-    "bench": frozenset({"asyncpg", "hiredis", "locust", "psutil", "redis", "trio", "trio_asyncio"}),
+    "bench": frozenset(
+        {
+            *("asyncpg", "gevent", "hiredis", "locust", "psutil", "redis", "trio", "trio_asyncio"),
+        }
+    ),
     "admin": frozenset({"asyncpg"}),
 }
 """What a room may import of others' libraries, besides the standard library."""

@@ -20,6 +20,7 @@ from switch.journal.server import (
     is_retryable,
     is_server_unfit,
 )
+from switch.journal.witness import Witness, missing_batch
 
 __all__ = ["BatchRejected", "HistoryQuery", "JournalDown", "JournalSession", "Outcome"]
 
@@ -39,8 +40,8 @@ _LINK_COLUMNS = """
     l.amount_minor, l.available_after, l.held_after, l.undoes, l.body
 """
 
-# Links by key (of any card: a key under another card is reported too), by transaction id, and all
-# that undid something on these cards.
+# Links by key (of any card: a key under another card is reported too), by transaction id, all that
+# undid something on these cards, and what a link with one of these keys undid.
 _READ_HISTORY = f"""
 select {_LINK_COLUMNS} from link l
 where l.request_key = any($1::bytea[]) and l.month >= $4
@@ -51,12 +52,22 @@ union all
 select {_LINK_COLUMNS} from link l
 where l.card_id = any($2::bigint[]) and l.month >= $4
   and (l.tx = any($3::text[]) or right(l.tx, 6) = any($5::text[]))
+union all
+select {_LINK_COLUMNS} from link u
+join link l on l.card_id = u.card_id and l.version = u.undoes and l.month >= $4
+where u.request_key = any($1::bytea[]) and u.card_id = any($2::bigint[]) and u.undoes > 0
+  and u.month >= $4
 """  # noqa: S608 -- the column list is the constant above
 
 _READ_TOKENS = "select card_id, digest from card where digest = any($1::bytea[])"
 
 _BARRIER = """
 insert into barrier (run, written_at) values ($1, now())
+on conflict (run) do update set written_at = excluded.written_at returning 1
+"""
+_CONFIRM = """
+insert into barrier (run, written_at) select $1, now()
+where current_setting('synchronous_standby_names') <> ''
 on conflict (run) do update set written_at = excluded.written_at returning 1
 """
 
@@ -104,12 +115,17 @@ class JournalSession:
         *,
         read_timeout_s: float = 2.0,
         on_down: Callable[[str], None] = lambda _kind: None,
+        witness: Witness | None = None,
     ) -> None:
-        """`on_down` is told the kind of each failure to reach Postgres, as it happens."""
+        """`on_down` is told the kind of each failure to reach Postgres, as it happens.
+
+        With a `witness` a server is used only if it has all that was acknowledged before.
+        """
         self._url = url
         self._on_down = on_down
         self._run = run
         self._read_timeout_s = read_timeout_s
+        self._witness = witness
         self._connection: JournalConnection | None = None
         self._turn = trio.Lock()
         self.outcomes_unknown = 0
@@ -122,9 +138,25 @@ class JournalSession:
             return connection
         try:
             self._connection = await JournalConnection.open(self._url)
+            missing = await self._missing(self._connection)
         except STORE_ERRORS as error:
+            self._drop()
             raise self._down(error) from None
+        if missing is not None:
+            self._drop()
+            self._on_down("JournalBehind")
+            raise JournalDown(f"JournalBehind: batch {missing[1]} of {missing[0]}")
         return self._connection
+
+    async def _missing(self, connection: JournalConnection) -> tuple[str, int] | None:
+        """A batch that was acknowledged and that this server does not have."""
+        if self._witness is None:
+            return None
+
+        async def rows(query: str, *args: Any) -> list[Any]:
+            return await connection.rows(query, *args, timeout_s=self._read_timeout_s)
+
+        return await missing_batch(rows, self._witness.directory)
 
     def _down(self, error: Exception) -> JournalDown:
         """Tell of a failure to reach Postgres, and what to raise for it."""
@@ -144,7 +176,27 @@ class JournalSession:
         nothing was done. Never to be cancelled: the caller shields it.
         """
         async with self._turn:
-            return await self._append(arguments)
+            outcome = await self._append(arguments)
+            if self._witness is not None and arguments[3] and outcome is not Outcome.STALE:
+                self._witness.note(arguments[0], arguments[1])
+            return outcome
+
+    async def confirm(self) -> None:
+        """Before an answer that is only read leaves: what was read is as safe as a commit.
+
+        A commit whose wait for the standby was cut short can be seen by everybody, and a failover
+        would lose it. Where no standby is waited for this writes nothing. Raises JournalDown.
+        """
+        async with self._turn:
+            try:
+                connection = await self.connect()
+                await connection.value(_CONFIRM, self._run)
+                warned, connection.warned = connection.warned, False
+            except STORE_ERRORS as error:
+                self._drop()
+                raise self._down(error) from None
+            if warned and not await self._barrier(connection):
+                raise JournalDown("ConnectionLost")
 
     async def _append(self, arguments: tuple[Any, ...]) -> Outcome:
         in_doubt = False
@@ -178,25 +230,26 @@ class JournalSession:
                 if connection.warned:
                     connection.warned = False
                     in_doubt = True
-                if in_doubt and outcome is not Outcome.STALE:
-                    await self._barrier()
-                return outcome
+                if not in_doubt or outcome is Outcome.STALE or await self._barrier(connection):
+                    return outcome
             await trio.sleep(pause_s)
             pause_s = min(pause_s * 2, 0.5)
 
-    async def _barrier(self) -> None:
-        """After a doubt: what was read as committed is safe once a later write is durable."""
+    async def _barrier(self, connection: JournalConnection) -> bool:
+        """After a doubt: what was read as committed is safe once a later write is durable.
+
+        On the connection on which it was read, and on no other: the next one may lead to a server
+        that was promoted without it. False when this one is lost; then the batch is sent again.
+        """
         while True:
             try:
-                connection = await self.connect()
                 await connection.value(_BARRIER, self._run)
-                if not connection.warned:
-                    return
-                connection.warned = False
-            except JournalDown:
-                pass
             except STORE_ERRORS:
                 self._drop()
+                return False
+            if not connection.warned:
+                return True
+            connection.warned = False
             await trio.sleep(0.05)
 
     async def _rows(self, query: str, *args: Any) -> list[Any]:
@@ -226,7 +279,7 @@ class JournalSession:
         return found
 
     async def read_history(self, query: HistoryQuery, oldest_month: Any) -> list[Link]:
-        """Links by key, by transaction id, and the undoing links of the cards, oldest first."""
+        """Links by key, by transaction id, what undid and what was undone, oldest first."""
         rows = await self._rows(
             _READ_HISTORY,
             list(query.keys),

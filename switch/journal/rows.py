@@ -42,6 +42,7 @@ class LinkBody(msgspec.Struct, array_like=True, gc=False):
     moves: tuple[LotMove, ...]
     state_after: bytes
     consumed: tuple[LotMove, ...] = ()
+    foreign_currency: str = ""
     other_card_id: int = 0
     other_version: int = 0
 
@@ -189,6 +190,7 @@ def link_body(link: Link) -> bytes:
             link.moves,
             link.state_after,
             link.consumed,
+            link.foreign_currency,
             link.other_card_id,
             link.other_version,
         )
@@ -235,6 +237,7 @@ def link_from_row(row: Mapping[str, Any]) -> Link:
         moves=body.moves,
         state_after=body.state_after,
         consumed=body.consumed,
+        foreign_currency=body.foreign_currency,
         other_card_id=body.other_card_id,
         other_version=body.other_version,
     )

@@ -22,7 +22,7 @@ from switch.terminal_keys import PinFormat
 from switch.wire.clock import LocalClock
 from switch.wire.private import parse_private
 
-__all__ = ["Refused", "Translated", "Translator"]
+__all__ = ["ADVICE", "Refused", "Translated", "Translator", "entry_mode"]
 
 _PAN, _PROCESSING_CODE, _AMOUNT, _STAN = DE.PAN, DE.PROCESSING_CODE, DE.AMOUNT, DE.STAN
 _TIME, _DATE, _EXPIRY, _ENTRY_MODE = DE.LOCAL_TIME, DE.LOCAL_DATE, DE.EXPIRY, DE.ENTRY_MODE
@@ -43,7 +43,7 @@ _CUSTOMER_REASONS = ("4000", "4352", "4353")
 _MERCHANT_REASON = "4351"
 _NETWORK_ONLY = frozenset({Operation.DEACTIVATE, Operation.BLOCK, Operation.UNBLOCK})
 _ENQUIRY_TYPES = ("30", "31")
-_ADVICE = "22"
+ADVICE = "22"
 """Message class and function of an advice."""
 _ALL_PURSES = "310000"
 
@@ -142,7 +142,7 @@ class Translator:
         oldest_s, latest_s = now_s - self._horizon_s, now_s + self._clock_ahead_s
         if instant_s and not told and not oldest_s <= instant_s <= latest_s:
             raise Refused(Response.INVALID_TRANSACTION, Rule.CLOCK)
-        entry = Entry.READ if told else _entry(message)
+        entry = Entry.READ if told else entry_mode(message)
         card_id, digest = self._card(pan, private, entry)
         party = f"{link.acquirer_id}|{terminal.code}|{terminal.merchant_code}|{code}|{local}"
         card_unknown = card_id < 0 and _is_about_advice(operation, message)
@@ -286,7 +286,7 @@ def _card_number(message: Message) -> str:
     return named if named is not None else on_track or ""
 
 
-def _entry(message: Message) -> Entry:
+def entry_mode(message: Message) -> Entry:
     """Read, unless DE 22 says otherwise. A mode that is none of the read ones is told nothing."""
     mode = message.get(_ENTRY_MODE)
     if mode is None or mode[:2] in _READ_MODES:
@@ -344,7 +344,7 @@ def _original(message: Message) -> str:
 def _is_about_advice(operation: Operation, message: Message) -> bool:
     """Whether it is an advice or about one: for those, unknown and foreign things are kept."""
     return operation in (Operation.ADVICE, Operation.OUTCOME) or (
-        operation is Operation.REVERSAL and _original(message).startswith(_ADVICE)
+        operation is Operation.REVERSAL and _original(message).startswith(ADVICE)
     )
 
 

@@ -58,6 +58,10 @@ class Cards:
         """A card that has not been activated."""
         return self._take("issued")
 
+    def left(self, status: str) -> int:
+        """How many cards of this status have not been handed out."""
+        return len(self._by_status[status])
+
     def special(self, status: str) -> Card:
         """The one card that is `lost`, `stolen` or `expired`. Never changed by a refusal."""
         if status not in self._special:

@@ -19,10 +19,19 @@ from typing import Any, Protocol
 from tests.client.messages import Card, Reply, Request
 from tests.client.terminal import NoReplyError, Terminal
 
-__all__ = ["Asked", "Attempt", "Cast", "Kind", "Load", "running"]
+__all__ = [
+    "REPLY_TIMEOUT_S",
+    "Asked",
+    "Attempt",
+    "Cast",
+    "Kind",
+    "Load",
+    "first_approval_s",
+    "running",
+]
 
 UNSETTLED_CODES = frozenset({"30", "63", "91", "96"})
-_REPLY_TIMEOUT_S = 6.0
+REPLY_TIMEOUT_S = 6.0
 _CHASE_S = 40.0
 _MEMORY = 60
 
@@ -121,6 +130,7 @@ class Till(threading.Thread):
         cast: Cast,
         seed: str,
         stopped: threading.Event,
+        reply_timeout_s: float,
     ) -> None:
         super().__init__(name=f"till-{entry['id']}", daemon=True)
         self.record: list[Asked] = []
@@ -130,6 +140,7 @@ class Till(threading.Thread):
         self._cast = cast
         self._random = random.Random(seed)
         self._stopped = stopped
+        self._reply_timeout_s = reply_timeout_s
         self._lines: list[Terminal | None] = [None, None]
         self._past: list[Asked] = []
 
@@ -159,7 +170,7 @@ class Till(threading.Thread):
                     raise
                 time.sleep(0.05)
             else:
-                line.timeout_s = _REPLY_TIMEOUT_S
+                line.timeout_s = self._reply_timeout_s
                 self._lines[index] = line
 
     def _lose(self, index: int) -> None:
@@ -347,12 +358,18 @@ class Load:
     """Many tills at once."""
 
     def __init__(
-        self, switch: Switch, entries: Sequence[dict[str, Any]], cast: Cast, seed: str
+        self,
+        switch: Switch,
+        entries: Sequence[dict[str, Any]],
+        cast: Cast,
+        seed: str,
+        reply_timeout_s: float = REPLY_TIMEOUT_S,
     ) -> None:
         self.cast = cast
         self._stopped = threading.Event()
         self._tills = [
-            Till(switch, entry, cast, f"{seed} {entry['id']}", self._stopped) for entry in entries
+            Till(switch, entry, cast, f"{seed} {entry['id']}", self._stopped, reply_timeout_s)
+            for entry in entries
         ]
 
     def start(self) -> None:
@@ -379,12 +396,26 @@ class Load:
         return sum(1 for till in self._tills for asked in list(till.record) if asked.settling)
 
 
+def first_approval_s(record: Sequence[Asked], after: float) -> float:
+    """Seconds from that moment to the first approval of something that was sent after it."""
+    return min(
+        attempt.replied_at - after
+        for asked in record
+        for attempt in asked.attempts
+        if attempt.sent_at >= after and attempt.reply is not None and attempt.reply.code == "00"
+    )
+
+
 @contextlib.contextmanager
 def running(
-    switch: Switch, entries: Sequence[dict[str, Any]], cast: Cast, seed: str
+    switch: Switch,
+    entries: Sequence[dict[str, Any]],
+    cast: Cast,
+    seed: str,
+    reply_timeout_s: float = REPLY_TIMEOUT_S,
 ) -> Iterator[Load]:
     """A load that runs while the block does, and has settled everything after it."""
-    load = Load(switch, entries, cast, seed)
+    load = Load(switch, entries, cast, seed, reply_timeout_s)
     load.start()
     try:
         yield load

@@ -306,9 +306,11 @@ class Chain:
         keys = {key for several in asked for key in several if key}
         named = {r.original_transaction_id for r in asking if r.original_transaction_id}
         codes = {r.approval_code for r in asking if r.approval_code}
+        undone = {link.undoes for link in self.journal if link.key in keys}
         for link in self.journal:
             tx = link.answer.transaction_id
-            if link.key in keys or link.undoes or tx in named or tx[-6:] in codes:
+            wanted = link.key in keys or link.undoes or link.version in undone
+            if wanted or tx in named or tx[-6:] in codes:
                 card.known[link.version] = msgspec.structs.replace(link, postings=())
         card.keys_elsewhere = self.keys_elsewhere & keys
 

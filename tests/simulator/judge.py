@@ -51,6 +51,9 @@ class Judge:
         self._database = story.database
         self._messages: dict[tuple[str, str], dict[str, Any]] = {}
         self._barring: set[str] = set()
+        self._asked: set[str] = set()
+        self._told: set[str] = set()
+        """Keys of requests that were told of by an advice: it bars them, card by card."""
         self._first_arrival: dict[tuple[str, int], int] = {}
         for delivery in story.deliveries:
             message = delivery.message
@@ -59,6 +62,11 @@ class Judge:
                 self._barring.add(message["names_key"])
                 bars = message["names_key"], message["card"]
                 self._first_arrival.setdefault(bars, delivery.arrived_at)
+            if message["bars"]:
+                self._asked.add(message["names_key"])
+            if message["own_request"]:
+                self._barring.add(message["own_request"])
+                self._told.add(message["own_request"])
         self._postings: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
         for posting in self._database.postings:
             self._postings[posting["batch_id"], posting["n"], posting["month"]].append(posting)
@@ -99,14 +107,14 @@ class Judge:
         states = self._states[card_id] = [(model.available, model.held, model.status)]
         batch_id, version = 0, 0
         chain = self._database.links_of(card_id)
-        for row in chain:
+        for row, following in zip(chain, [*chain[1:], None], strict=False):
             version += 1
             demand(row["version"] == version, "versions with a gap", card_id, row["version"])
             demand(row["prev_batch_id"] == batch_id, "not its predecessor's batch", row)
             batch_id = row["batch_id"]
             link = _opened(row)
             if row["operation"] == _TOMBSTONE:
-                self._check_tombstone(model, link)
+                self._check_tombstone(model, link, following)
             elif link["other"][0] and (link["key"], link["content"]) not in self._messages:
                 self._check_counterpart(model, link)
             else:
@@ -125,16 +133,23 @@ class Judge:
             kept = [window[at : at + 16] for at in range(4, len(window), 20)]
             demand(kept == newest, "the window is not the newest keys", card_id)
 
-    def _check_tombstone(self, model: CardModel, link: dict[str, Any]) -> None:
+    def _check_tombstone(
+        self, model: CardModel, link: dict[str, Any], following: dict[str, Any] | None
+    ) -> None:
         key = link["key"]
+        next_key = following["request_key"].hex() if following is not None else ""
+        told = any(
+            k == next_key and m["own_request"] == key for (k, _), m in self._messages.items()
+        )
         demand(key in self._barring, "barred without cause", link)
         since = self._first_arrival.get((key, link["card"]), 0)
         known = [card for card, at in self._under_key[key] if at < since]
-        demand(not set(known) - {link["card"]}, "barred though another card has it", link, known)
+        elsewhere = set(known) - {link["card"]} if key not in self._told else set()
+        demand(not elsewhere, "barred though another card has it", link, known)
         demand(link["code"] == "05" and link["answer"]["rule"] == "BARRED", "no bar", link)
         nothing = not (link["effect"] or link["moves"] or self._postings[link["at"]])
         demand(nothing, "a tombstone that moves value", link)
-        model.bar(key, link["version"], link["answer"], link["now_s"])
+        model.bar(key, link["version"], link["answer"], link["now_s"], next_key if told else "")
 
     def _check_link(self, model: CardModel, link: dict[str, Any]) -> None:
         message = self._messages.get((link["key"], link["content"]))
@@ -145,10 +160,17 @@ class Judge:
         expected = model.expect(message, link["now_s"])
         if not _fits(link, expected):
             expected = model.expect(message, link["now_s"], forgets=True)
+        own = model.entries.get(message["own_request"], {})
+        if not _fits(link, expected) and message["own_request"] in self._asked:
+            own["told_by"] = ""  # a question had barred it just before
+            expected = model.expect(message, link["now_s"])
         demand(_fits(link, expected), "not what the dialect says", link, expected, message)
         answer = link["answer"]
         partial = message["amount"] if expected["code"] == "10" else None
         demand(answer["requested"] == partial, "RQ", answer, message)
+        if message["own_request"]:
+            known = own or model.is_late(message, link["now_s"])
+            demand(known, "an advice whose own request may still come", link, message)
         model.apply(message, expected, link, link["now_s"])
         if "receiver" in expected:
             original = self._messages_under(message["names_key"])
@@ -230,14 +252,16 @@ class Judge:
         merchant = message["merchant"]
         owed = dict(expected.get("owed", {"shortfall": 0, "suspense": 0}))
         relieves = expected.get("relieves", 0)
+        original = self._sale_owes(message["names_key"])
         if relieves:
-            original = self._owed[message["names_key"]]
             for name, kind in (("shortfall", _SHORTFALL), ("suspense", _SUSPENSE)):
                 part = sums[kind, merchant]
                 demand(part <= original[name], "more relieved than was owed", name, message)
                 original[name] -= part
                 owed[name] = -part
             demand(sum(owed.values()) == -relieves, "relieved by another amount", owed, message)
+        elif message["op"] == "reversal":
+            original["shortfall"] += owed["shortfall"]
         self._owed[message["key"]] = dict(owed)
         due = {
             (_CARD, link["card"]): card,
@@ -248,6 +272,12 @@ class Judge:
         booked = {account: amount for account, amount in sums.items() if amount}
         due = {account: amount for account, amount in due.items() if amount}
         demand(booked == due, "other postings than due", booked, due, message)
+
+    def _sale_owes(self, key: str) -> dict[str, int]:
+        """What stands against the merchant for an original, or for the sale that it returned."""
+        sales = [m["sale_key"] for (k, _), m in self._messages.items() if k == key]
+        nothing = {"shortfall": 0, "suspense": 0}
+        return self._owed.setdefault(next(iter(sales), "") or key, nothing)
 
     def _check_state(self, model: CardModel, link: dict[str, Any]) -> None:
         """The state after a link, in its row, in its body, and in the model."""
@@ -338,11 +368,13 @@ class Judge:
         if original["op"] == "tombstone":
             return [*due, {"code": "25", "os": "BARRED"}]
         told = original["answer"]
-        reversals = [x for x in model.undoers(original, version) if x["op"] == "reversal"]
+        undoers = model.undoers(original, version)
+        reversals = [x["answer"]["rs"] for x in undoers if x["op"] == "reversal"]
         state = "APPROVED" if original["approved"] else "DECLINED"
-        if reversals:
-            whole = any(x["answer"]["rs"] == "REVERSED" for x in reversals)
-            state = "REVERSED" if whole else "PARTIAL"
+        if "REVERSED" in reversals or "PARTIAL" in reversals:
+            state = "REVERSED" if "REVERSED" in reversals else "PARTIAL"
+        elif reversals and model.reversed_share(original, version):
+            state = "PARTIAL" if model.open(original, version) else "REVERSED"
         amount = told["amount"] if told["amount"] is not None else original["requested"]
         said = {"code": "00", "os": state, "oc": told["code"], "amount": amount}
         return [*due, said | {"approval": told["approval"], "balances": told["balances"]}]

@@ -70,8 +70,12 @@ class CardModel:
 
     def open(self, entry: Entry, at: int = _NEVER) -> int:
         """Approved - returned - reversed, as of a version."""
-        undone = sum(self.open(other, at) for other in self.undoers(entry, at))
-        return int(entry["amount"] - undone)
+        return int(next(left for version, left in reversed(entry["course"]) if version <= at))
+
+    def reversed_share(self, entry: Entry, at: int = _NEVER) -> int:
+        """What reversals have undone of it, without what returns have that still stand."""
+        returns = [x for x in self.undoers(entry, at) if x["op"] == "return"]
+        return int(entry["amount"] - self.open(entry, at) - sum(self.open(x, at) for x in returns))
 
     def undoers(self, entry: Entry, at: int = _NEVER) -> list[Entry]:
         """What undid an entry, wholly or partly, as of a version."""
@@ -79,10 +83,12 @@ class CardModel:
 
     def is_reversed(self, entry: Entry, at: int) -> bool:
         """Whether reversals have left nothing of it (a completion and an expiry are none)."""
-        reversals = [x for x in self.undoers(entry, at) if x["op"] == "reversal"]
-        if any(other["answer"]["rs"] == "REVERSED" for other in reversals):
+        said = [x["answer"]["rs"] for x in self.undoers(entry, at) if x["op"] == "reversal"]
+        if "REVERSED" in said:
             return True
-        return bool(reversals) and entry["op"] != "hold" and self.open(entry, at) == 0
+        if not said or entry["op"] == "hold" or self.open(entry, at):
+            return False
+        return "PARTIAL" in said or self.reversed_share(entry, at) > 0
 
     # What a message must lead to
 
@@ -167,13 +173,14 @@ class CardModel:
                     approval = message["names_approval"]
                     named = bool(approval) and entry["approval"] == approval
                     named = named or entry["key"] == message["names_key"]
-                if named:
+                if named and entry["merchant"] == message["merchant"]:
                     return entry
         return None
 
     def _completion(self, message: Message, now_s: int) -> Expected:
         entry = self._named_hold(message)
-        if entry is None:
+        own = next((e for e in self._known() if e["key"] == message["own_request"]), None)
+        if entry is None or (own is not None and own["approved"]):
             return self._advice(message, now_s)
         hold = self.holds.get(entry["version"])
         if hold is None:
@@ -203,11 +210,11 @@ class CardModel:
         rules = set()
         if own is not None and own["approved"]:
             return {"code": "00", "rules": {"DONEBEFORE"}}
-        if own is not None and own["op"] == "tombstone":
+        if own is not None and own["op"] == "tombstone" and own["told_by"] != message["key"]:
             rules.add("BARRED")
         if message["amount"] > message["floor"]:
             rules.add("FLOORLIMIT")
-        if self._is_late(message, now_s):
+        if self.is_late(message, now_s):
             rules.add("CLOCK")
         if self.status != ACTIVE:
             rules.add("STATUS")
@@ -225,12 +232,13 @@ class CardModel:
             "rules": {"SHORTFALL"} if found < amount else {""},
         }
 
-    def _is_late(self, message: Message, now_s: int) -> bool:
+    def is_late(self, message: Message, now_s: int) -> bool:
+        """Whether its own time is before the horizon."""
         return bool(message["instant"]) and message["instant"] < now_s - self.horizon_s
 
     def _reversal(self, message: Message, now_s: int) -> Expected:
         nothing = {"code": "00", "rs": "NOTHING"}
-        if self._is_late(message, now_s):
+        if self.is_late(message, now_s):
             return {"code": "05", "rs": "LATE"}
         original = self.entries.get(message["names_key"])
         if message["reverses_nothing"]:
@@ -253,7 +261,8 @@ class CardModel:
                 return nothing if done else {"code": "00", "rs": "ALREADY"}
             left = hold["amount"]
         if left in (0, final):
-            return {"code": "00", "rs": "ALREADY"}
+            settled = {} if original["op"] == "hold" else {"undoes": original}
+            return {"code": "00", "rs": "ALREADY"} | settled
         if final > left:
             return {"code": "13"}
         undone = left - final
@@ -267,13 +276,20 @@ class CardModel:
             paid = -sum(min(x, 0) for x in self._still_out(original).values())
             unpaid = min(undone, max(left - paid, 0))
             return done | {"effect": undone - unpaid, "relieves": unpaid}
-        found = min(undone, self.available)
-        if found < undone and message["reason"] != "time_out":
+        kept, unpaid = 0, 0
+        if original["op"] == "return":  # no more is taken than its sale's reversal leaves to take
+            sale = original["undoes"]
+            kept = max(self.open(sale) + undone - sale["roof"], 0)
+            unpaid = self.open(sale) + sum(min(x, 0) for x in self._still_out(sale).values())
+        due = undone - kept
+        found = min(due, self.available)
+        if found < due and message["reason"] != "time_out":
             return {"code": "05", "rules": {"SPENT"}}
-        if found < undone:
+        if found < due:
             done |= {"rs": "PARTIAL", "freezes": True}
-            done["owed"] = {"shortfall": undone - found, "suspense": 0}
-        return done | {"effect": -found}
+            done["owed"] = {"shortfall": due - found, "suspense": 0}
+        pays = min(kept, unpaid, self.available - found)
+        return done | {"effect": -found - pays, "relieves": pays}
 
     def _untransfer(self, message: Message, undone: int) -> Expected:
         """All that the receiver still has, and no more than is left of the transfer."""
@@ -336,15 +352,8 @@ class CardModel:
         """Per lot, what an original took (below 0) or gave and is not back yet."""
         sums: dict[int, int] = dict(entry["lots"])
         for other in entry["undone_by"]:
-            part = self._still_out(other)
-            for lot, amount in part.items():
+            for lot, amount in self._still_out(other).items():
                 sums[lot] = sums.get(lot, 0) + amount
-            # what a return gave and could not be taken from again stays given, wherever it lay
-            loose = self.open(other) - sum(part.values())
-            for lot in part if other["op"] == "return" and loose else ():
-                share = max(min(part[lot], -loose), 0)
-                loose += share
-                sums[lot] -= share
         return sums
 
     # What it did
@@ -371,17 +380,36 @@ class CardModel:
             "answer": link["answer"],
             "lots": lots,
             "undone_by": [],
-            "owed": dict(expected.get("owed", {"shortfall": 0, "suspense": 0})),
+            "merchant": message["merchant"],
+            "undoes": expected.get("undoes"),
+            "course": [(0, expected.get("amount", 0))],
+            "roof": expected.get("amount", 0),
         }
         self._move(message, expected, entry, link, now_s)
         self.entries[message["key"]] = entry
         if expected.get("undoes") is not None:
-            expected["undoes"]["undone_by"].append(entry)
+            self._undo(expected["undoes"], entry)
         if expected.get("freezes"):
             self.status = FROZEN
 
-    def bar(self, key: str, version: int, answer: dict[str, Any], now_s: int) -> None:
-        """A tombstone: from now on this key has an answer, and that is no."""
+    def _undo(self, original: Entry, entry: Entry) -> None:
+        """What is left of an original, and how much of it can come back when a return is undone."""
+        original["undone_by"].append(entry)
+        version, amount = entry["version"], entry["amount"]
+        left = original["course"][-1][1] - amount
+        original["course"].append((version, left))
+        if entry["op"] == "reversal":
+            original["roof"] = left
+            if original["op"] == "return":
+                sale = original["undoes"]
+                left = min(sale["course"][-1][1] + amount, sale["roof"])
+                sale["course"].append((version, left))
+
+    def bar(self, key: str, version: int, answer: dict[str, Any], now_s: int, told_by: str) -> None:
+        """A tombstone: from now on this key has an answer, and that is no.
+
+        `told_by`: the key of the advice that has told of this request, and so bars it.
+        """
         demand(key not in self.entries, "barred though it was known", key, version)
         self.entries[key] = {
             "key": key,
@@ -395,6 +423,8 @@ class CardModel:
             "tx": answer["tx"],
             "answer": answer,
             "undone_by": [],
+            "course": [(0, 0)],
+            "told_by": told_by,
         }
 
     def _move(

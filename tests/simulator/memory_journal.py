@@ -19,6 +19,8 @@ from switch.journal import journal
 from switch.journal.journal import JournalDown, JournalSession
 from switch.journal.server import ConnectionLost, ServerError
 
+from .clock import pause
+
 __all__ = [
     "AppendFault",
     "Killed",
@@ -83,11 +85,11 @@ class NoTrouble:
 
     async def there(self, slow_s: float = 0) -> None:
         """A call on its way to the store."""
-        await trio.sleep(self.latency_s() + slow_s)
+        await pause(self.latency_s() + slow_s)
 
     async def back(self) -> None:
         """Its reply on its way back."""
-        await trio.sleep(self.latency_s())
+        await pause(self.latency_s())
 
     def append_fault(self) -> tuple[AppendFault | None, float]:
         """What befalls the next append, and a time in seconds that goes with it."""
@@ -142,6 +144,8 @@ class MemoryDatabase:
         """A statement's rows or value."""
         if query == journal._APPEND:
             return self.append_batch(args)
+        if query == journal._CONFIRM:
+            return None  # no standby is waited for here
         if query == journal._BARRIER:
             self.barriers[args[0]] += 1
             return 1
@@ -220,6 +224,12 @@ class MemoryDatabase:
         approval_codes: Sequence[str],
     ) -> list[dict[str, Any]]:
         found = [link for key in keys for link in self._by_key[key]]
+        for undoer in [link for link in found if link["card_id"] in card_ids]:
+            found += [
+                link
+                for link in self._by_card[undoer["card_id"]]
+                if link["version"] == undoer["undoes"]
+            ]
         for card_id in card_ids:
             chain = self._by_card[card_id]
             found += [link for link in chain if link["undoes"] > 0]
@@ -286,7 +296,7 @@ class MemoryConnection:
         if fault is ReadFault.LOST:
             raise self._lost()
         if fault is ReadFault.SILENT:
-            await trio.sleep(timeout_s or 0)
+            await pause(timeout_s or 0)
             self.closed = True
             raise ConnectionLost("TimeoutError")
         return list(await self._call(query, args, time_s if fault is ReadFault.SLOW else 0))

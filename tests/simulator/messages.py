@@ -117,6 +117,11 @@ class Maker:
         party = f"9|{action.till}|{self._code(action)}"
         return request_key(self._instant_s(action), f"{party}|{self._class(parent)}|{stan:06d}")
 
+    def _sale_key(self, action: Action) -> str:
+        """The key of the sale that a return is about."""
+        parent = self.parent(action)
+        return self.key(parent).hex() if action.op is Op.RETURN and parent is not None else ""
+
     def card_id(self, action: Action) -> int:
         """The card that a message names."""
         count = len(self._plan.setting.cards)
@@ -183,6 +188,7 @@ class Maker:
             "names_tx": named_tx,
             "names_approval": approval_code,
             "names_key": original_key.hex() if not advice or names_original else "",
+            "sale_key": self._sale_key(action),
             "own_request": request.own_request_key.hex(),
             "reverses_nothing": request.reverses_nothing,
             "reason": action.reason,

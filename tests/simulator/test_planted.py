@@ -27,7 +27,7 @@ from switch.journal.journal import JournalSession, Outcome
 from switch.pipeline import Batch, Decided, Lane, Pipeline
 from switch.reservation.store import Sealer
 
-from .__main__ import fault_of
+from .many import fault_of
 from .memory_journal import MemoryDatabase
 from .plan import draw
 from .test_simulator import SEEDS

@@ -78,6 +78,8 @@ class FakeJournal:
         self.history_reads: list[HistoryQuery] = []
         self.before: Callable[[dict[str, Any]], Awaitable[None]] | None = None
         self.after: Callable[[dict[str, Any]], Awaitable[None]] | None = None
+        self.confirmed = 0
+        """How often what was only read was made sure of."""
         self.down = False
         self.poison: set[int] = set()
         self._in_flight: Counter[int] = Counter()
@@ -104,6 +106,12 @@ class FakeJournal:
             return outcome
         finally:
             self._in_flight.subtract(cards)
+
+    async def confirm(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.down:
+            raise JournalDown("down")
+        self.confirmed += 1
 
     def _apply(self, batch: dict[str, Any]) -> Outcome:
         cards = batch["c_card"]
