@@ -42,6 +42,9 @@ class Operation(enum.IntEnum):
     TOMBSTONE = 21
     OUTCOME = 22
     UPLOAD = 23
+    TRANSFER = 30
+    RECEIPT = 31
+    """What a transfer brings to the card that receives it; no message asks for it."""
 
 
 AMOUNT_OPTIONAL = frozenset(
