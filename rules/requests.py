@@ -125,7 +125,8 @@ class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     # reversals, outcome queries, completions; an advice's own request
     original_key: bytes = b""
     own_request_key: bytes = b""
-    """An advice's: the key its transaction would have as a request."""
+    """An advice's: the key its transaction would have as a request. An uploaded item's: the key it
+    would have as the other of the two."""
     foreign_currency: str = ""
     """DE 49 where it is not the purse's: only an advice is accepted with it, into suspense."""
     foreign_content: Rule = Rule.NONE

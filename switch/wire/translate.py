@@ -318,13 +318,16 @@ def _reference(
     stan = message.get(_STAN)
     named = _original(message)
     advice = operation is Operation.ADVICE
+    twin = f"20|{stan}" if advice else ""
+    if operation is Operation.UPLOAD:
+        twin = {"20": f"22{named[2:]}", "22": f"20{named[2:]}"}.get(named[:2], "")
     replacement = message.get(_REPLACEMENT)
     code = message.get(_PROCESSING_CODE) or ""
     return {
         "original_key": request_key(instant_s, f"{party}|{named}"),
         "names_original": advice and message.get(_ORIGINAL) is not None,
         "approval_code": (message.get(_APPROVAL_CODE) or "") if advice else "",
-        "own_request_key": request_key(instant_s, f"{party}|20|{stan}") if advice else b"",
+        "own_request_key": request_key(instant_s, f"{party}|{twin}") if twin else b"",
         "item_counts": _item_counts(code, named) if operation is Operation.UPLOAD else Counts.NONE,
         "bar_unknown": private.get("TB") == "1",
         "reverses_nothing": code[:2] in _ENQUIRY_TYPES or named.startswith("4"),
