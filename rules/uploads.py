@@ -30,11 +30,14 @@ def upload(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
         item = twin
     if item is None:
         bar(request, card, moment)
+        item = twin
+    if item is None:
         item = card.new[-1]
-        if request.own_request_key and twin is None:
+        if request.own_request_key:
             bar(request, card, moment, request.own_request_key)
         return _suspend(request, card, moment, item, _unknown(request))
-    if any(link.operation is Operation.UPLOAD for link in card.undoers(item.version)):
+    named = card.undoers(item.version) + (card.undoers(twin.version) if twin is not None else [])
+    if any(link.operation is Operation.UPLOAD for link in named):
         return _note(request, card, moment, Rule.DONE_BEFORE)
     if item.operation is Operation.TOMBSTONE:
         return _suspend(request, card, moment, item, Rule.BARRED)
