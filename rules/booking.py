@@ -17,7 +17,10 @@ __all__ = ["Moment", "Policy", "approve", "card_to_merchant", "refuse", "unknown
 
 
 _WITHOUT_BALANCE = frozenset(
-    {Operation.REVERSAL, Operation.ADVICE, Operation.COMPLETION, Operation.UPLOAD}
+    {
+        *(Operation.REVERSAL, Operation.ADVICE, Operation.COMPLETION),
+        *(Operation.UPLOAD, Operation.RECEIPT),
+    }
 )
 """DE 54 goes with the answers to authorizations and financial requests alone."""
 
@@ -81,12 +84,14 @@ def approve(
     answered_minor: int | None = None,
     reversal_state: ReversalState = ReversalState.NONE,
     counted: tuple[Counts, int] | None = None,
+    other: tuple[int, int] = (0, 0),
 ) -> Answer:
     """Append the link of an approval whose effect the card's state already shows.
 
     `effect_minor` has been applied to the lots by the caller (`moves`); here it is applied to the
     purse's available amount (and `held_minor` to the held one), and both must agree: ValueError
-    otherwise, before anything is written.
+    otherwise, before anything is written. `other` is the card and version of the link that is one
+    transaction with this one.
     """
     purse = card.state.purse(request.purse)
     purse.available_minor += effect_minor
@@ -118,6 +123,7 @@ def approve(
     link.undoes = undoes
     if not request.foreign_currency:  # what is in no purse's currency is in no totals either
         link.counts, link.counted_minor = counted or count(request.operation, postings)
+    link.other_card_id, link.other_version = other
     card.append(link, moment.batch_id)
     return answer
 

@@ -29,6 +29,8 @@ class AccountKind(enum.IntEnum):
     FEE = 6
     PROMO = 7
     BREAKAGE = 8
+    TRANSFER = 9
+    """A programme's value between two cards: zero after every batch."""
 
 
 class Posting(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -104,6 +106,9 @@ class Link(msgspec.Struct, gc=False):
     """What left the pinned lots of a hold for good, when it was completed."""
     postings: tuple[Posting, ...] = ()
     state_after: bytes = b""
+    other_card_id: int = 0
+    """The other card of a transfer, or of its reversal, and the version of the link on it."""
+    other_version: int = 0
 
     @property
     def taken(self) -> tuple[LotMove, ...]:

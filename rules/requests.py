@@ -42,6 +42,9 @@ class Operation(enum.IntEnum):
     TOMBSTONE = 21
     OUTCOME = 22
     UPLOAD = 23
+    TRANSFER = 30
+    RECEIPT = 31
+    """What a transfer brings to the card that receives it; no message asks for it."""
 
 
 AMOUNT_OPTIONAL = frozenset(
@@ -122,7 +125,8 @@ class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     # reversals, outcome queries, completions; an advice's own request
     original_key: bytes = b""
     own_request_key: bytes = b""
-    """An advice's: the key its transaction would have as a request."""
+    """An advice's: the key its transaction would have as a request. An uploaded item's: the key it
+    would have as the other of the two."""
     foreign_currency: str = ""
     """DE 49 where it is not the purse's: only an advice is accepted with it, into suspense."""
     foreign_content: Rule = Rule.NONE

@@ -72,6 +72,7 @@ class Rule(enum.StrEnum):
     CODE = "CODE"
     CODE_LOCKED = "CODELOCKED"
     FUNDS = "FUNDS"
+    TO_CARD = "TOCARD"  # the one face of every card that cannot receive
     CASHABLE = "CASHABLE"
     BALANCE_LIMIT = "BALANCELIMIT"
     ORIGINAL = "ORIGINAL"

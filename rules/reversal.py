@@ -23,6 +23,7 @@ from rules.restoring import (
     restoring_moves,
     settled_minor,
 )
+from rules.transfers import reverse_transfer
 
 __all__ = ["bar", "reverse"]
 
@@ -35,7 +36,13 @@ _STATUS_ONLY = frozenset(
 )
 
 
-def reverse(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
+def reverse(
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    policy: Policy,
+    other: WorkingCard | None = None,
+) -> Answer:
     """The table of the dialect, row by row. The request has been found to be no repeat."""
     instant_s = key_instant(request.original_key)
     if instant_s and instant_s < moment.now_s - policy.horizon_s:
@@ -60,6 +67,8 @@ def reverse(request: CardRequest, card: WorkingCard, moment: Moment, policy: Pol
         return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.AMOUNT)
     if original.operation is Operation.HOLD:
         return reverse_hold(request, card, moment, original)
+    if original.operation is Operation.TRANSFER:
+        return reverse_transfer(request, card, other, moment, original)
     if original.operation in _STATUS_ONLY:
         return _reverse_status(request, card, moment, original)
     return _reverse_value(request, card, moment, original)

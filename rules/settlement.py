@@ -1,6 +1,6 @@
 """What a link counts as in a reconciliation, and whether a terminal's totals are the switch's.
 
-Both sides count by one table (dialect, section 12): debits are redemptions, completions, offline
+Both sides count by one table (dialect, section 13): debits are redemptions, completions, offline
 sales and cash-outs; credits are activations, loads and returns; a reversal that had effect counts
 on its own, and what it undid stays counted. Business dates are judged here, too.
 """

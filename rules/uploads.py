@@ -24,12 +24,20 @@ def upload(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
     if request.item_counts is Counts.NONE:
         return _note(request, card, moment, Rule.NONE)
     item = card.find(request.original_key)
+    # A sale may have been asked for and told afterwards: under either key it is the one item.
+    twin = card.find(request.own_request_key) if request.own_request_key else None
+    if twin is not None and twin.approved and (item is None or not item.counts):
+        item = twin
     if item is None:
         bar(request, card, moment)
-        item = card.find(request.original_key)
-        assert item is not None
+        item = twin
+    if item is None:
+        item = card.new[-1]
+        if request.own_request_key:
+            bar(request, card, moment, request.own_request_key)
         return _suspend(request, card, moment, item, _unknown(request))
-    if any(link.operation is Operation.UPLOAD for link in card.undoers(item.version)):
+    named = card.undoers(item.version) + (card.undoers(twin.version) if twin is not None else [])
+    if any(link.operation is Operation.UPLOAD for link in named):
         return _note(request, card, moment, Rule.DONE_BEFORE)
     if item.operation is Operation.TOMBSTONE:
         return _suspend(request, card, moment, item, Rule.BARRED)

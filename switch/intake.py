@@ -241,10 +241,11 @@ class Intake:
         deadline = received.arrived + self._answer_within_s
         parts = (message, terminal, link, self._next_transaction_id(), now_s)
         if cardless:
-            request = read_request(self._translator, *parts)
-            return DeskTicket(request, received.arrived, deadline, received)
+            request_of_desk = read_request(self._translator, *parts)
+            return DeskTicket(request_of_desk, received.arrived, deadline, received)
         translated = self._translator.translate(*parts)
-        return Ticket(translated.request, translated.card_id, received.arrived, deadline, received)
+        request, card_id = translated.request, translated.card_id
+        return Ticket(request, card_id, received.arrived, deadline, received, translated.other_id)
 
     def _network_management(self, received: Received) -> Answer | None:
         """0800: sign-on, sign-off, echo, and a new key."""

@@ -224,7 +224,7 @@ TEST_LINES_MAX = 820
 FUNCTION_LINES_MAX = 70
 
 LONGER: Mapping[str, tuple[int, str]] = {
-    "switch/pipeline.py": (500, "all stages are to be read in one file"),
+    "switch/pipeline.py": (570, "all stages are to be read in one file"),
     "fastpath/mac.pyx": (490, "one compile unit, so that keys, batches and ciphers share their C"),
     "fastpath/tokens.pyx": (470, "one compile unit, so that the slots' code inlines"),
     "fastpath/batch.pyx": (440, "one compile unit, so that all that is done to a message inlines"),

@@ -43,6 +43,8 @@ class LinkBody(msgspec.Struct, array_like=True, gc=False):
     state_after: bytes
     consumed: tuple[LotMove, ...] = ()
     foreign_currency: str = ""
+    other_card_id: int = 0
+    other_version: int = 0
 
 
 class CardRow(msgspec.Struct, gc=False):
@@ -192,6 +194,8 @@ def link_body(link: Link) -> bytes:
             link.state_after,
             link.consumed,
             link.foreign_currency,
+            link.other_card_id,
+            link.other_version,
         )
     )
 
@@ -237,4 +241,6 @@ def link_from_row(row: Mapping[str, Any]) -> Link:
         state_after=body.state_after,
         consumed=body.consumed,
         foreign_currency=body.foreign_currency,
+        other_card_id=body.other_card_id,
+        other_version=body.other_version,
     )

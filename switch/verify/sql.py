@@ -52,6 +52,14 @@ CHECKS: dict[str, str] = {
         select p.card_id, 0::bigint as version, 'a posting of a link that is not there' as what
         from posting p left join link l using (month, batch_id, n, card_id)
         where l.card_id is null limit 1""",
+    "each batch leaves nothing between two cards": """
+        select min(card_id) as card_id, 0::bigint as version,
+               'a transfer in its batch left one card and came to none' as what
+        from posting where debit_kind = 9 or credit_kind = 9
+        group by month, batch_id, purse, currency,
+                 case when debit_kind = 9 then debit_id else credit_id end
+        having sum(case when debit_kind = 9 then amount_minor else -amount_minor end) <> 0
+        order by 1 limit 1""",
     "a card's row is the state after its last link": """
         select c.card_id, c.version::bigint, 'its row is not what its last link left' as what
         from card_state c

@@ -10,9 +10,10 @@ from rules.ledger import Answer
 from rules.requests import Entry
 from rules.responses import APPROVALS, Response, Rule
 from rules.settlement import Reconciled
+from switch.wire.fields import entry_mode
 from switch.wire.private import build_private
 from switch.wire.settling import reconciliation_fields
-from switch.wire.translate import ADVICE, entry_mode
+from switch.wire.translate import ADVICE
 
 __all__ = ["plain_answer", "reply_fields", "reply_mti"]
 

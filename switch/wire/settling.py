@@ -14,8 +14,9 @@ from rules.money import POINTS_CURRENCY
 from rules.responses import Response, Rule
 from rules.settlement import CutOver, LastTransaction, Reconciled, Reconciliation, Totals
 from switch.programme import AcquirerLink, TerminalEntry
+from switch.wire.fields import card_number, read_batch_number, required
 from switch.wire.private import parse_private
-from switch.wire.translate import Refused, Translator, card_number, read_batch_number, required
+from switch.wire.translate import Refused, Translator
 
 __all__ = [
     "TOTALS",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
 from typing import Any
 
 from fastpath import pinblock
@@ -17,11 +16,19 @@ from fastpath.specs import DE
 from fastpath.tokens import TokenTable
 from rules.identity import content_fingerprint, request_key, suspense_card_id
 from rules.money import Counts, Purse
-from rules.requests import AMOUNT_OPTIONAL, CardRequest, Entry, Operation, ReversalReason
+from rules.requests import AMOUNT_OPTIONAL, CardRequest, Entry, Operation
 from rules.responses import Response, Rule
 from switch.programme import AcquirerLink, Programme, TerminalEntry
 from switch.terminal_keys import PinFormat
 from switch.wire.clock import LocalClock
+from switch.wire.fields import (
+    card_number,
+    entry_mode,
+    is_card_number,
+    read_batch_number,
+    required,
+    reversal_reason,
+)
 from switch.wire.private import parse_private
 
 __all__ = [
@@ -48,15 +55,10 @@ _SECURITY_CONTROL, _ORIGINAL, _REPLACEMENT = (
 _TO_ACCOUNT = DE.TO_ACCOUNT
 
 _PURSES = {"60": Purse.ECASH, "80": Purse.VOUCHER, "90": Purse.POINTS}
-_KEYED_MODES = ("01", "81")
-_READ_MODES = ("02", "03", "05", "07", "09")
-_CUSTOMER_REASONS = ("4000", "4352", "4353")
-_MERCHANT_REASON = "4351"
 _NETWORK_ONLY = frozenset({Operation.DEACTIVATE, Operation.BLOCK, Operation.UNBLOCK})
 _ENQUIRY_TYPES = ("30", "31")
 ADVICE, _UPLOAD = "22", "32"
 """Message class and function of an advice, and of an item of a batch upload."""
-_BATCH_NUMBER_MAX = 20
 _ITEM_DEBITS = frozenset({Operation.REDEEM, Operation.CASH_OUT})
 _ITEM_CREDITS = frozenset(
     {Operation.ACTIVATE, Operation.ACTIVATE_PREVALUED, Operation.LOAD, Operation.RETURN}
@@ -80,6 +82,7 @@ def _operations() -> dict[tuple[str, str], tuple[Operation, Purse]]:
         table["2", f"00{code}00"] = (Operation.REDEEM, purse)
         table["2", f"2000{code}"] = (Operation.RETURN, purse)
         table["2", f"61{code}00"] = (Operation.CASH_OUT, purse)
+        table["2", f"40{code}{code}"] = (Operation.TRANSFER, purse)
         table["1", f"00{code}00"] = (Operation.HOLD, purse)
         table["1", f"31{code}00"] = (Operation.BALANCE, purse)
         table["1", f"30{code}00"] = (Operation.BALANCE, purse)
@@ -103,10 +106,14 @@ class Refused(Exception):
 
 @dataclasses.dataclass(slots=True)
 class Translated:
-    """A request with the card it concerns; the id is below 0 for a number no card has."""
+    """A request with the card it concerns; an id is below 0 for a number no card has.
+
+    `other_id` is the card of DE 103; 0 where none is needed.
+    """
 
     request: CardRequest
     card_id: int
+    other_id: int = 0
 
 
 class Translator:
@@ -190,7 +197,7 @@ class Translator:
             batch_number=read_batch_number(private),
             **more,
         )
-        return Translated(request, card_id)
+        return Translated(request, card_id, self._other_card(message, operation, pan))
 
     def check_clock(self, instant_s: int, now_s: int) -> None:
         """Refused (12, CLOCK) for an instant older than the horizon or too far ahead."""
@@ -231,7 +238,24 @@ class Translator:
             digest = self._tokens.digest(pan)
         except ValueError:  # not 12 to 19 digits
             return -1, b""
-        return card_id or -1 - (int.from_bytes(digest[:7], "big")), digest
+        return card_id or _id_of_no_card(digest), digest
+
+    def _other_card(self, message: Message, operation: Operation, pan: str) -> int:
+        """The card of DE 103, as far as it is needed: a transfer's, or its reversal's.
+
+        A reversal need not name it: its original knows. Where it does, it is not asked for twice.
+        """
+        if operation is Operation.TRANSFER:
+            number = required(message, _TO_ACCOUNT)
+            if not is_card_number(number):
+                raise FormatError("no card number", field=int(_TO_ACCOUNT))
+            if number == pan:
+                raise Refused(Response.INVALID_TRANSACTION, Rule.TO_CARD)
+            return self._tokens.get(number) or _id_of_no_card(self._tokens.digest(number))
+        if operation is Operation.REVERSAL:
+            number = message.get(_TO_ACCOUNT) or ""
+            return self._tokens.get(number) or 0 if is_card_number(number) and number != pan else 0
+        return 0
 
     def _code_digest(self, private: dict[str, str], digest: bytes) -> bytes | None:
         code = private.get("CV")
@@ -263,44 +287,9 @@ class Translator:
             return b""
 
 
-def read_batch_number(private: Mapping[str, str]) -> str:
-    """`BN`; empty where there is none. FormatError for one that is too long."""
-    number = private.get("BN", "")
-    if len(number) > _BATCH_NUMBER_MAX:
-        raise FormatError("batch number too long", field=int(_PRIVATE))
-    return number
-
-
-def required(message: Message, field: int) -> str:
-    """A field that must be there; FormatError where it is not."""
-    value = message.get(field)
-    if value is None:
-        raise FormatError("missing", field=int(field))
-    return value
-
-
-def card_number(message: Message) -> str:
-    """DE 2, else the number in track 2 or 1; FormatError when there is none or two that differ."""
-    named = message.get(_PAN)
-    track2, track1 = message.get(_TRACK2), message.get(_TRACK1)
-    on_track = None
-    if track2 is not None:
-        on_track = track2.replace("D", "=").split("=", 1)[0]
-    elif track1 is not None:
-        on_track = track1.lstrip("%").removeprefix("B").split("^", 1)[0]
-    if named is None and on_track is None:
-        raise FormatError("no card number", field=int(_PAN))
-    if named is not None and on_track is not None and named != on_track:
-        raise FormatError("two different card numbers", field=int(_TRACK2))
-    return named if named is not None else on_track or ""
-
-
-def entry_mode(message: Message) -> Entry:
-    """Read, unless DE 22 says otherwise. A mode that is none of the read ones is told nothing."""
-    mode = message.get(_ENTRY_MODE)
-    if mode is None or mode[:2] in _READ_MODES:
-        return Entry.READ
-    return Entry.KEYED
+def _id_of_no_card(digest: bytes) -> int:
+    """An id below 0 that stands for a number which no card has."""
+    return -1 - int.from_bytes(digest[:7], "big")
 
 
 def _operation(mti: str, code: str) -> tuple[Operation, Purse]:
@@ -329,17 +318,20 @@ def _reference(
     stan = message.get(_STAN)
     named = _original(message)
     advice = operation is Operation.ADVICE
+    twin = f"20|{stan}" if advice else ""
+    if operation is Operation.UPLOAD:
+        twin = {"20": f"22{named[2:]}", "22": f"20{named[2:]}"}.get(named[:2], "")
     replacement = message.get(_REPLACEMENT)
     code = message.get(_PROCESSING_CODE) or ""
     return {
         "original_key": request_key(instant_s, f"{party}|{named}"),
         "names_original": advice and message.get(_ORIGINAL) is not None,
         "approval_code": (message.get(_APPROVAL_CODE) or "") if advice else "",
-        "own_request_key": request_key(instant_s, f"{party}|20|{stan}") if advice else b"",
+        "own_request_key": request_key(instant_s, f"{party}|{twin}") if twin else b"",
         "item_counts": _item_counts(code, named) if operation is Operation.UPLOAD else Counts.NONE,
         "bar_unknown": private.get("TB") == "1",
         "reverses_nothing": code[:2] in _ENQUIRY_TYPES or named.startswith("4"),
-        "reason": _reason(private.get("RE", "")),
+        "reason": reversal_reason(private.get("RE", "")),
         "final_amount_minor": int(replacement[:12]) if replacement else None,
     }
 
@@ -378,10 +370,3 @@ def _foreign_content(mti: str, code: str, *, foreign: bool) -> Rule:
     if named is None or named[0] is not Operation.REDEEM:
         return Rule.OPERATION
     return Rule.CURRENCY if foreign else Rule.NONE
-
-
-def _reason(code: str) -> ReversalReason:
-    """Customer and merchant reasons by their codes; all that machines do counts as a time-out."""
-    if code == _MERCHANT_REASON:
-        return ReversalReason.MERCHANT
-    return ReversalReason.CUSTOMER if code in _CUSTOMER_REASONS else ReversalReason.TIME_OUT

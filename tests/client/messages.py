@@ -168,6 +168,11 @@ class RequestBuilder:
     def cash_out(self, card: Card, **changes: Any) -> Request:
         return self._card("0200", Processing.CASH_OUT, card, None, changes)
 
+    def transfer(self, card: Card, to_card: Card, amount_minor: int, **changes: Any) -> Request:
+        """Card to card; the reversal names the receiver only where it is told to (`de103`)."""
+        named = {"de103": to_card.pan, **changes}
+        return self._card("0200", Processing.TRANSFER, card, amount_minor, named)
+
     def balance(
         self, card: Card, processing: Processing = Processing.BALANCE, **changes: Any
     ) -> Request:

@@ -203,6 +203,9 @@ class Terminal:
     def cash_out(self, card: Card, **changes: Any) -> Reply:
         return self.exchange(self.make.cash_out(card, **changes))
 
+    def transfer(self, card: Card, to_card: Card, amount_minor: int, **changes: Any) -> Reply:
+        return self.exchange(self.make.transfer(card, to_card, amount_minor, **changes))
+
     def balance(
         self, card: Card, processing: Processing = Processing.BALANCE, **changes: Any
     ) -> Reply:

@@ -166,3 +166,36 @@ def test_what_counts_nothing_is_noted_without_effect(till: Terminal, card: Card)
     assert_taken(till.upload(till.make.hold(card, 500)))
     assert_taken(till.upload(till.make.balance(card)))
     assert till.reconcile(TillTotals(), new_number()).code == "00"
+
+
+@pytest.mark.parametrize("named", ["0200", "0220"])
+@pytest.mark.parametrize("sent", ["0200", "0220"])
+def test_a_sale_is_one_item_whether_it_was_asked_or_told(
+    till: Terminal, card: Card, named: str, sent: str
+) -> None:
+    asked = till.make.redeem(card, 400)
+    told = till.make.advise_instead(asked)
+    messages = {"0200": asked, "0220": told}
+    assert till.exchange(messages[sent]).code == "00"
+    assert_taken(till.upload(messages[named]))
+    assert_taken(till.upload(messages[sent]), "DONEBEFORE")
+    totals = TillTotals()
+    totals.debit(400)
+    assert till.reconcile(totals, new_number()).code == "00"
+    assert available(till, card) == 9600
+
+
+@pytest.mark.parametrize("named", ["0200", "0220"])
+def test_what_was_uploaded_is_never_posted_afterwards(
+    till: Terminal, card: Card, named: str
+) -> None:
+    asked = till.make.redeem(card, 400)
+    told = till.make.advise_instead(asked)
+    assert_taken(till.upload({"0200": asked, "0220": told}[named]), "ORIGINAL")
+    for late in (told, asked):
+        reply = till.exchange(late)
+        assert (reply.code, reply.why) == ("05", "BARRED")
+    assert available(till, card) == 10000
+    totals = TillTotals()
+    totals.debit(400)
+    assert till.reconcile(totals, new_number()).code == "00"

@@ -49,7 +49,7 @@ OPERATIONS = tuple(
     not in (
         *(Operation.ISSUE, Operation.REVERSAL, Operation.TOMBSTONE, Operation.OUTCOME),
         Operation.UPLOAD,
-        *(Operation.COMPLETION, Operation.HOLD_EXPIRY),
+        *(Operation.COMPLETION, Operation.HOLD_EXPIRY, Operation.TRANSFER, Operation.RECEIPT),
     )
 )
 """What can be asked for by its operation alone."""
