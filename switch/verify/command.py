@@ -18,7 +18,7 @@ from switch.projections.checkpoints import (
 from switch.projections.sealing import Sealer
 from switch.signing import SigningKey, SigningKeyError
 from switch.verify.report import Report
-from switch.verify.verification import verify
+from switch.verify.verification import PartFailed, verify
 
 __all__ = ["run_verify"]
 
@@ -45,7 +45,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
     except STORE_ERRORS as error:
         say(f"{type(error).__name__}: {error}")
         return 2
-    except (CannotRun, MasterKeyError, SigningKeyError) as error:
+    except (CannotRun, MasterKeyError, PartFailed, SigningKeyError) as error:
         say(str(error))
         return 2
     return 0
