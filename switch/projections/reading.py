@@ -7,6 +7,7 @@ all there: whatever began earlier has ended. So the reader takes what is below i
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ that is left of the journal for each step of a long way."""
 _LINKS = f"""
 select {LINK_COLUMNS}, {LINK_IMAGE} as image from link
 where (xid, batch_id, n) > ($1, $2, $3) and xid < pg_snapshot_xmin(pg_current_snapshot())
-  and (xid, batch_id, n) <= ($4, $5, $6)
+  and (xid, batch_id, n) <= ($4, $5, $6) and month > $8
 order by xid, batch_id, n, card_id
 limit $7
 """  # noqa: S608 -- constants of this file
@@ -88,13 +89,19 @@ def position_of(row: Any) -> Position:
 
 
 async def read_entries(
-    raw: Any, after: Position, limit: int, *, until: Position = END
+    raw: Any,
+    after: Position,
+    limit: int,
+    *,
+    until: Position = END,
+    through: datetime.date = datetime.date.min,
 ) -> list[Entry]:
     """The next links after a position, at most `limit`, none behind `until`. On the asyncio side.
 
-    They are committed, and nothing that stands between them can come any more.
+    Those of months up to `through` are left out. They are committed, and nothing that stands
+    between them can come any more.
     """
-    links = await raw.fetch(_LINKS, *after, *until, limit)
+    links = await raw.fetch(_LINKS, *after, *until, limit, through)
     return await with_postings(raw, links)
 
 

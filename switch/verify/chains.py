@@ -41,11 +41,21 @@ class Chain:
 
     def __init__(self, card_id: int, opening: bytes | None = None) -> None:
         self.card_id = card_id
-        self.state = None if opening is None else _decode_state(opening)
+        self.state: CardState | None = None
+        self._opening_fault = False
+        if opening is not None:
+            try:
+                self.state = _decode_state(opening)
+            except msgspec.DecodeError:
+                self._opening_fault = True
         self.broken = False
+        self.last = b""
+        """The encoded state after the last link, for those who keep it here."""
 
-    def add(self, row: Any) -> None:
-        """The next link. ReplayFault where it does not follow."""
+    def add(self, row: Any) -> bytes:
+        """The next link; the encoded state after it. ReplayFault where it does not follow."""
+        if self._opening_fault:
+            raise ReplayFault("its opening cannot be read")
         try:
             link = link_from_row(row)
         except (msgspec.DecodeError, ValueError):
@@ -58,6 +68,7 @@ class Chain:
         if row["prev_batch_id"] != before.batch_id:
             raise ReplayFault("its predecessor was written by another batch")
         self.state = follow(before, link, row["batch_id"])
+        return link.state_after
 
 
 async def replay_cards(

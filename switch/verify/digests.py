@@ -9,9 +9,11 @@ in any order.
 from __future__ import annotations
 
 import datetime
+import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from switch.archive.files import Straddling
 from switch.projections.reading import (
     LINK_COLUMNS,
     LINK_IMAGE,
@@ -25,7 +27,18 @@ from switch.projections.reading import (
 from switch.projections.sealing import FIRST, MARK_LENGTH, Block, Sealer, block_from_row, last_block
 from switch.verify.report import Finding
 
-__all__ = ["CHECK", "SPAN_BLOCKS", "Foreign", "check_ends", "check_span", "spans"]
+__all__ = [
+    "CHECK",
+    "FINDINGS_MAX",
+    "SPAN_BLOCKS",
+    "Foreign",
+    "blocks_digest",
+    "check_ends",
+    "check_span",
+    "fault_of",
+    "foreign_of",
+    "spans",
+]
 
 CHECK = "the journal is what its digests say it was"
 SPAN_BLOCKS = 32
@@ -56,8 +69,11 @@ where {_OF_SPAN} and xid >= $1 and xid <= $4 and month > $7
 order by xid, batch_id, n, card_id
 """  # noqa: S608 -- constants
 _BLOCKS = "select * from journal_digest where block between $1 and $2 order by block"
+_BLOCK_ROWS = """
+select record_send(row(block, xid, batch_id, n, links, postings, marks, digest, key_check, made_at))
+from journal_digest where block <= $1 order by block
+"""
 _POSITION = "select xid, batch_id, n from projection_position"
-_COUNT = "select count(*) filter (where block > $1), count(*) from journal_digest"
 
 
 class Foreign(NamedTuple):
@@ -86,6 +102,22 @@ async def check_ends(raw: Any) -> tuple[Block, list[Finding]]:
     if await raw.fetchval("select count(*) from journal_digest where block < 1"):
         return last, [Finding(CHECK, 0, 0, "there are blocks before the first one")]
     return last, []
+
+
+def foreign_of(straddling: Sequence[Straddling]) -> list[Foreign]:
+    """As the check of digests takes them."""
+    return [
+        Foreign(one.position, one.card_id, one.version, bytes.fromhex(one.hash))
+        for one in straddling
+    ]
+
+
+async def blocks_digest(raw: Any, last: int) -> str:
+    """SHA-256 over the rows of `journal_digest` up to a block."""
+    digest = hashlib.sha256()
+    async for row in raw.cursor(_BLOCK_ROWS, last, prefetch=200):
+        digest.update(row[0])
+    return digest.hexdigest()
 
 
 async def check_span(
@@ -157,7 +189,7 @@ async def _look(
     """The span block by block, link by link."""
     findings: list[Finding] = []
     links = 0
-    waiting = list(foreign)
+    waiting = [one for one in foreign if before is None or one.position > before.end]
     for block in blocks:
         begin = START if before is None else before.end
         if before is None or block.number != before.number + 1:
@@ -174,7 +206,7 @@ async def _look(
         seen.sort(key=lambda one: (one.position, one.card_id))
         links += len(seen)
         postings = sum(len(entry.postings) for entry in entries) if not foreign else block.postings
-        what = _fault(sealer, before, block, seen, postings)
+        what = fault_of(sealer, before, block, seen, postings)
         if what is not None:
             findings.append(Finding(CHECK, *what))
         before = block
@@ -186,9 +218,10 @@ def _seen(sealer: Sealer, entry: Entry) -> Foreign:
     return Foreign(position_of(link), link["card_id"], link["version"], sealer.hash(entry))
 
 
-def _fault(
+def fault_of(
     sealer: Sealer, before: Block, block: Block, seen: Sequence[Foreign], postings: int
 ) -> tuple[int, int, str] | None:
+    """Card, version and what does not hold of a block whose links were seen; None when it holds."""
     if block.key_check != sealer.key_check:
         return 0, 0, f"block {block.number} was sealed under another key"
     hashes = [one.hash for one in seen]

@@ -28,6 +28,8 @@ class Report:
     postings: int = 0
     cards: int = 0
     sealed_links: int = 0
+    archived_links: int = 0
+    """Read from the archive's files."""
     replayed_links: int = 0
     replayed_cards: int = 0
     checks: list[str] = dataclasses.field(default_factory=list)

@@ -127,8 +127,9 @@ WINDOWS = """
 select coalesce(c.card_id, l.card_id) as card_id, c.version, c.batch_id, c.status,
        c.ecash_available, c.ecash_held,
        c.voucher_available, c.voucher_held, c.points_available, c.points_held, c.state,
-       c.request_window, l.last, b.batch_id as last_batch_id, b.body as last_body, l.keys, l.dropped,
-       o.version as opening_version, o.batch_id as opening_batch_id, o.state as opening_state,
+       c.request_window, l.last, b.batch_id as last_batch_id, b.body as last_body, l.keys,
+       l.dropped, o.version as opening_version, o.batch_id as opening_batch_id,
+       o.state as opening_state,
        o.request_window as opening_window
 from card_state c
 full join (

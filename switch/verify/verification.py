@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import trio
 
+from switch.archive.files import Manifest
 from switch.journal.bridge import Connection
 from switch.projections.checkpoints import Checkpoint
 from switch.projections.sealing import Block, Sealer
-from switch.verify import chains, digests, rows
-from switch.verify.digests import Foreign
+from switch.verify import archives, chains, digests, rows
+from switch.verify.digests import Foreign, foreign_of
 from switch.verify.parts import PartFailed, open_snapshot, ranges_of, replay_in_parts
 from switch.verify.report import Finding, Progress, Report
 from switch.verify.sql import CHECKS, PASSES
@@ -44,9 +46,14 @@ async def verify(
     sealer: Sealer | None = None,
     checkpoints: Sequence[Checkpoint] = (),
     full: bool = False,
+    archive: Path | None = None,
+    trusted: Collection[str] = (),
     progress: Progress | None = None,
 ) -> tuple[Report, Block]:
     """Run all checks in one snapshot; the report, and the last sealed block.
+
+    Where months were archived, `archive` is their directory; without it their openings stand for
+    them. `trusted` are the public keys that may have signed them; none: any.
 
     Without a sealer (no master key) digests are not checked. `full` replays all cards, else a
     sample and what is not sealed yet. STORE_ERRORS when Postgres cannot be reached, PartFailed.
@@ -54,6 +61,7 @@ async def verify(
     run = _Verification(url, sealer, full, progress or Progress())
     try:
         await run.begin()
+        await run.archives(archive, trusted)
         await run.sums_and_digests()
         await run.checkpoints(checkpoints)
         await run.chains()
@@ -74,6 +82,7 @@ class _Verification:
         self.report = Report()
         self.last: Block
         self.through = datetime.date.min
+        self.archived: Manifest | None = None
         self.snapshot = ""
         self._main: Connection
         self._opened: list[Connection] = []
@@ -93,6 +102,35 @@ class _Verification:
     @property
     def _through(self) -> str:
         return "-infinity" if self.through == datetime.date.min else self.through.isoformat()
+
+    async def archives(self, directory: Path | None, trusted: Collection[str]) -> None:
+        """What was archived, and what stands for it."""
+        manifests, found = await self._main.unit(
+            lambda raw: archives.known_manifests(raw, directory, trusted)
+        )
+        if not manifests and not found:
+            return
+        report = self.report
+        report.checks.append(archives.CHECK)
+        if manifests:
+            self.archived = newest = manifests[-1]
+            self.progress.tell(archives.CHECK)
+            found += await self._main.unit(lambda raw: archives.check_openings(raw, newest))
+        if manifests and directory is None:
+            report.skipped.append(f"{newest.links} archived links (their signed openings stand)")
+        elif manifests and directory is not None:
+            report.archived_links, faults = await self._main.unit(
+                lambda raw: archives.check_files(
+                    raw,
+                    directory,
+                    manifests,
+                    self.sealer,
+                    replay=self.full,
+                    progress=lambda n: self.progress.tell(archives.CHECK, n, newest.links),
+                )
+            )
+            found += faults
+        report.findings += found
 
     async def end(self) -> None:
         """Close all sessions."""
@@ -115,8 +153,9 @@ class _Verification:
             await _together([self._sql])
             return
         report.checks.append(digests.CHECK)
-        waiting = digests.spans(1, self.last.number)[::-1]
-        sealed = _Sealed(self.sealer, waiting, found)
+        first = 1 if self.archived is None else self.archived.blocks + 1
+        waiting = digests.spans(first, self.last.number)[::-1]
+        sealed = _Sealed(self.sealer, waiting, self.archived)
         workers = [await self._session() for _ in range(_DIGEST_SESSIONS)]
         for worker in workers:
             await worker.script(_IN_ORDER)
@@ -143,7 +182,7 @@ class _Verification:
 
             async def check(raw: Any, span: tuple[int, int] = (first, last)) -> Any:
                 return await digests.check_span(
-                    raw, sealed.sealer, *span, self.through, sealed.foreign(*span)
+                    raw, sealed.sealer, *span, self.through, sealed.foreign(span[0])
                 )
 
             links, found = await session.unit(check)
@@ -192,16 +231,18 @@ class _Sealed:
     """What the sessions that check digests share."""
 
     def __init__(
-        self, sealer: Sealer, waiting: list[tuple[int, int]], found: Sequence[Finding]
+        self, sealer: Sealer, waiting: list[tuple[int, int]], archived: Manifest | None
     ) -> None:
         self.sealer = sealer
+        self._touched = 0 if archived is None else archived.blocks_touched
+        self._foreign = () if archived is None else foreign_of(archived.straddling)
         self.waiting = waiting
         self.links = 0
         self.findings: list[tuple[int, Finding]] = []
 
-    def foreign(self, first: int, last: int) -> Sequence[Foreign]:
-        """Hashes that these blocks need and the tables do not have."""
-        return ()
+    def foreign(self, first: int) -> Sequence[Foreign]:
+        """Hashes that blocks from this one on need and the tables do not have."""
+        return self._foreign if first <= self._touched else ()
 
 
 async def _together(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:
