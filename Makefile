@@ -4,14 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard fastpath/*.pyx fastpath/*.pxd fastpath/csrc/*)
 
-.PHONY: setup run test simulate lint bench clean
+.PHONY: setup run test simulate mutants faults lint bench clean
 
 setup: $(VENV)/.built
 
 # The compiled modules are built in place; a change of any source builds them anew.
 $(VENV)/.built: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,yaml,test,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,yaml,load,test,dev]'
 	touch $@
 
 run: setup
@@ -20,18 +20,30 @@ run: setup
 test: setup
 	$(BIN)/python -m pytest
 
-# Many seeds of the deterministic simulator; a seed that fails is shown as its shortest story.
+# Many seeds of the deterministic simulator, on all cores; a seed that fails is shown as its shortest
+# story. SEEDS=1-20000 is over a million messages.
 SEEDS ?= 1-2000
 simulate: setup
 	$(BIN)/python -m tests.simulator --seeds $(SEEDS)
+
+# Protecting lines taken out one by one, in copies of the tree: each must turn its tests red.
+mutants: setup
+	$(BIN)/python -m tests.mutants
+
+# Faults for real, as many rounds of each row as wanted; goes on where it was interrupted.
+ROUNDS ?= 20
+SEED ?= 1
+faults: setup
+	$(BIN)/python -m tests.faults --rounds $(ROUNDS) --seed $(SEED) $(if $(ROWS),--rows $(ROWS))
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Speed, as ratios within one run. `make bench ARGS=--check` only asks whether one of them has fallen.
 bench: setup
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info fastpath/*.so fastpath/*.c

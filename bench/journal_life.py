@@ -103,7 +103,7 @@ class Life:
             card.state = working.new[-1].state_after if working.new else card.state
             card.window = working.window.encode()
             card.version = working.state.version
-        return Batch(number, instant, _rows(arguments[16:31]), _rows(arguments[31:41]))
+        return Batch(number, instant, _rows(arguments[16:34]), _rows(arguments[34:44]))
 
     def rows(self) -> Iterator[tuple[int, bytes, bytes]]:
         """Card id, state and window of each card, for its row."""

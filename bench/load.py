@@ -1,33 +1,35 @@
-"""A load generator of its own process: plain sockets, frames built beforehand, closed loop.
+"""A load generator of its own process: plain sockets, frames built beforehand.
 
-It drives ISO 8583 terminals over a few links with many messages in flight each, or many lock-step
-links with one. Everything a terminal does is done: real MACs on requests, every reply read and its
-response code counted.
+Closed loop (`--in-flight`): each link keeps its share in flight, as a host does; with one in flight
+per link these are lock-step terminals. Open loop (`--rate`): messages leave at their intended
+instants whether answers have come or not, and a latency counts from that instant, so that a switch
+that falls behind cannot hide it. Every reply is read and its response code counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import datetime
 import json
-import random
 import selectors
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from fastpath.codec import decode, encode_unsealed, seal
-from fastpath.framing import FrameBuffer, Header, pack
-from fastpath.mac import MacAlgorithm, MacKey, sign_many
+from bench.messages import Framed, Scenario, build_frames, terminals_for
+from fastpath.codec import decode
+from fastpath.framing import FrameBuffer
 from fastpath.packager import Packager
 from fastpath.specs import DE, packagers
 
 __all__ = ["main"]
 
 _RESPONSE, _STAN = int(DE.RESPONSE_CODE), int(DE.STAN)
-_BUILD_AT_ONCE = 4096
+_LAST_REPLIES_S = 10.0
+_TICK_S = 0.001
 
 
 class LoadLink:
@@ -38,114 +40,123 @@ class LoadLink:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
         self.packager = packager
-        self.frames: collections.deque[tuple[str, bytes]] = collections.deque()
-        self.buffer = FrameBuffer()
-        self.sent_at: dict[str, float] = {}
-        self.unsent = b""
+        self.frames: collections.deque[Framed] = collections.deque()
+        self.outstanding = 0
+        self._buffer = FrameBuffer()
+        self._asked_at: dict[str, list[float]] = {}
+        self._unsent = b""
 
-    def send(self, count: int, now: float) -> None:
-        """Put this many frames on the way."""
-        out = [self.unsent]
-        for _ in range(min(count, len(self.frames))):
+    def send(self, count: int, asked_at: float) -> int:
+        """Put this many frames on the way; how many there were left to send."""
+        out = [self._unsent]
+        count = min(count, len(self.frames))
+        for _ in range(count):
             stan, frame = self.frames.popleft()
-            self.sent_at[stan] = now
+            self._asked_at.setdefault(stan, []).append(asked_at)
             out.append(frame)
+        self.outstanding += count
         data = b"".join(out)
-        if not data:
-            return
-        try:
-            sent = self.socket.send(data)
-        except BlockingIOError:
-            sent = 0
-        self.unsent = data[sent:]
+        if data:
+            try:
+                sent = self.socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            self._unsent = data[sent:]
+        return count
 
     def receive(self, now: float, latencies: list[float], codes: collections.Counter[str]) -> int:
         """Read replies; how many there were."""
         data = self.socket.recv(262_144)
         if not data:
             raise ConnectionError("the switch closed the link")
-        replies = self.buffer.feed(data)
+        replies = self._buffer.feed(data)
         for reply in replies:
             message = decode(self.packager, reply)
             codes[message.get(_RESPONSE) or ""] += 1
-            latencies.append(now - self.sent_at.pop(message.get(_STAN) or ""))
+            stan = message.get(_STAN) or ""
+            asked = self._asked_at[stan]
+            latencies.append(now - asked.pop(0))
+            if not asked:
+                del self._asked_at[stan]
+        self.outstanding -= len(replies)
         return len(replies)
 
 
-def build_frames(
-    packager: Packager,
-    terminal: dict[str, object],
-    cards: list[dict[str, object]],
-    count: int,
-    first_stan: int,
-    seed: int,
-) -> list[tuple[str, bytes]]:
-    """Redemptions of 0.01 to 0.50 on random cards: (STAN, framed message)."""
-    rng = random.Random(seed)
-    key = MacKey(MacAlgorithm(terminal["mac"]), bytes.fromhex(str(terminal["mac_key"])))
-    frames: list[tuple[str, bytes]] = []
-    while len(frames) < count:
-        now = datetime.datetime.now(datetime.UTC)
-        batch = []
-        for _ in range(min(_BUILD_AT_ONCE, count - len(frames))):
-            stan = f"{(first_stan + len(frames) + len(batch)) % 1_000_000:06d}"
-            card = rng.choice(cards)
-            fields: dict[int, str | bytes] = {
-                DE.PAN: str(card["pan"]),
-                DE.PROCESSING_CODE: "006000",
-                DE.AMOUNT: f"{rng.randint(1, 50):012d}",
-                DE.TRANSMISSION_TIME: now.strftime("%m%d%H%M%S"),
-                DE.STAN: stan,
-                DE.LOCAL_TIME: now.strftime("%H%M%S"),
-                DE.LOCAL_DATE: now.strftime("%m%d"),
-                DE.EXPIRY: str(card["expiry"]),
-                DE.ENTRY_MODE: "021",
-                DE.TERMINAL: str(terminal["id"]),
-                DE.MERCHANT: str(terminal["merchant"]),
-                DE.CURRENCY: "978",
-            }
-            batch.append((stan, encode_unsealed(packager, "0200", fields)))
-        macs = sign_many([key] * len(batch), [body for _, body in batch])
-        for (stan, body), mac in zip(batch, macs, strict=True):
-            frames.append((stan, pack(Header.BINARY2, seal(packager, body, mac))))
-    return frames
+class Load:
+    """What was answered, and how fast."""
 
+    def __init__(self, links: Sequence[LoadLink]) -> None:
+        self.links = links
+        self.latencies: list[float] = []
+        self.codes: collections.Counter[str] = collections.Counter()
+        self._selector = selectors.DefaultSelector()
+        for link in links:
+            self._selector.register(link.socket, selectors.EVENT_READ, link)
+        self._begun = self._ended = time.perf_counter()
 
-def run(links: list[LoadLink], in_flight: int, seconds: float) -> dict[str, object]:
-    """Closed loop: each link keeps its share in flight until the time is over or frames run out."""
-    selector = selectors.DefaultSelector()
-    latencies: list[float] = []
-    codes: collections.Counter[str] = collections.Counter()
-    share = max(1, in_flight // len(links))
-    begun = time.perf_counter()
-    for link in links:
-        selector.register(link.socket, selectors.EVENT_READ, link)
-        link.send(share, time.perf_counter())
-    until = begun + seconds
-    outstanding = sum(len(link.sent_at) for link in links)
-    ended = begun
-    while outstanding and time.perf_counter() < until + 10:
-        for ready, _ in selector.select(timeout=1):
-            link = ready.data
+    @property
+    def outstanding(self) -> int:
+        """Messages without an answer."""
+        return sum(link.outstanding for link in self.links)
+
+    def _replies(self, wait_s: float) -> list[tuple[LoadLink, int]]:
+        found = []
+        for ready, _ in self._selector.select(wait_s):
             now = time.perf_counter()
-            got = link.receive(now, latencies, codes)
-            ended = now
-            outstanding -= got
-            if now < until:
-                before = len(link.sent_at)
-                link.send(got, now)
-                outstanding += len(link.sent_at) - before
-    latencies.sort()
-    took = ended - begun
-    return {
-        "answered": len(latencies),
-        "seconds": round(took, 3),
-        "per_second": round(len(latencies) / took, 1) if took else 0,
-        "p50_ms": round(latencies[len(latencies) // 2] * 1000, 2) if latencies else None,
-        "p99_ms": round(latencies[len(latencies) * 99 // 100] * 1000, 2) if latencies else None,
-        "codes": dict(codes),
-        "unanswered": outstanding,
-    }
+            found.append((ready.data, ready.data.receive(now, self.latencies, self.codes)))
+            self._ended = now
+        return found
+
+    def closed(self, in_flight: int, seconds: float) -> None:
+        """Keep so many in flight, over all links, until the time is over or frames run out."""
+        share = max(1, in_flight // len(self.links))
+        self._begun = time.perf_counter()
+        for link in self.links:
+            link.send(share, time.perf_counter())
+        until = self._begun + seconds
+        outstanding = self.outstanding
+        while outstanding and time.perf_counter() < until + _LAST_REPLIES_S:
+            for link, got in self._replies(1):
+                outstanding -= got
+                if self._ended < until:
+                    outstanding += link.send(got, self._ended)
+
+    def open(self, rate: float, seconds: float) -> None:
+        """Send at this rate, link after link, each message at its instant."""
+        self._begun = begun = time.perf_counter()
+        sent, count = 0, round(rate * seconds)
+        while sent < count:
+            now = time.perf_counter()
+            due = min(count, int((now - begun) * rate))
+            while sent < due:
+                self.links[sent % len(self.links)].send(1, begun + sent / rate)
+                sent += 1
+            self._replies(max(0.0, min(_TICK_S, begun + (sent + 1) / rate - time.perf_counter())))
+        until = time.perf_counter() + _LAST_REPLIES_S
+        while self.outstanding and time.perf_counter() < until:
+            self._replies(0.1)
+
+    def result(self) -> dict[str, Any]:
+        """The figures."""
+        latencies = sorted(self.latencies)
+        took_s = self._ended - self._begun
+
+        def at(share: float) -> float | None:
+            if not latencies:
+                return None
+            return round(latencies[min(int(len(latencies) * share), len(latencies) - 1)] * 1000, 2)
+
+        return {
+            "answered": len(latencies),
+            "seconds": round(took_s, 3),
+            "per_second": round(len(latencies) / took_s, 1) if took_s else 0,
+            "p50_ms": at(0.5),
+            "p99_ms": at(0.99),
+            "p999_ms": at(0.999),
+            "max_ms": at(1),
+            "codes": dict(self.codes),
+            "unanswered": self.outstanding,
+        }
 
 
 def main() -> int:
@@ -153,26 +164,36 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("demo", type=Path)
     parser.add_argument("--port", type=int, help="another port than the demo's own")
+    parser.add_argument("--scenario", default="redeem", choices=[one.value for one in Scenario])
     parser.add_argument("--links", type=int, default=8)
-    parser.add_argument("--in-flight", type=int, default=1024)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--in-flight", type=int, default=1024, help="closed loop")
+    how.add_argument("--rate", type=float, help="open loop, messages a second")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--frames", type=int, default=200_000, help="built beforehand, in all")
     parser.add_argument("--first-stan", type=int, default=0)
+    parser.add_argument("--drop", type=int, default=0, help="which card a drop is about")
     arguments = parser.parse_args()
     demo = json.loads(arguments.demo.read_text())
     packager = packagers()[demo["switch"]["packager"]]
-    terminals = [terminal for terminal in demo["terminals"] if terminal["link"] is None]
-    cards = [card for card in demo["cards"] if card["status"] == "active"]
+    scenario = Scenario(arguments.scenario)
+    terminals = terminals_for(demo, scenario)
     address = (demo["switch"]["host"], arguments.port or demo["switch"]["port"])
     links = [LoadLink(address, packager) for _ in range(arguments.links)]
-    per_link = arguments.frames // len(links)
+    per_link = -(-arguments.frames // len(links))
     for at, link in enumerate(links):
-        terminal = terminals[at % len(terminals)]
         # links that share a terminal share its numbers, too
         first = arguments.first_stan + at // len(terminals) * per_link
-        link.frames.extend(build_frames(packager, terminal, cards, per_link, first, at))
+        terminal = terminals[at % len(terminals)]
+        numbers = {"count": per_link, "first_stan": first, "seed": at, "drop": arguments.drop}
+        link.frames.extend(build_frames(demo, packager, terminal, scenario, **numbers))
+    load = Load(links)
     print("go", file=sys.stderr, flush=True)
-    print(json.dumps(run(links, arguments.in_flight, arguments.seconds)))
+    if arguments.rate:
+        load.open(arguments.rate, arguments.seconds)
+    else:
+        load.closed(arguments.in_flight, arguments.seconds)
+    print(json.dumps(load.result()))
     return 0
 
 

@@ -15,12 +15,22 @@ from rules.ledger import AccountKind, Answer, Posting
 from rules.lots import LotMove, take
 from rules.requests import CardRequest, Operation
 from rules.responses import Rule
+from rules.reversal import bar
 
 __all__ = ["advise"]
 
 
 def advise(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
-    """0220: post it, keep it in suspense, or find that it has been posted before."""
+    """0220: post it, keep it in suspense, or find that it has been posted before.
+
+    Whatever becomes of it, its own request may not come and do the same again.
+    """
+    own_key = b"" if request.card_unknown else request.own_request_key
+    decided = card.find(own_key) if own_key else None
+    if decided is not None and decided.approved:
+        return _without_effect(request, card, moment, Rule.DONE_BEFORE)
+    if own_key and decided is None and not _is_late(own_key, moment, policy):
+        bar(request, card, moment, own_key)
     completing = request.foreign_content is Rule.NONE
     hold_link = find_hold(request, card) if completing else None
     if hold_link is not None:
@@ -30,12 +40,8 @@ def advise(request: CardRequest, card: WorkingCard, moment: Moment, policy: Poli
         undoers = card.undoers(hold_link.version)
         if any(link.operation is Operation.COMPLETION for link in undoers):
             return _without_effect(request, card, moment, Rule.DONE_BEFORE)
-    decided = card.find(request.own_request_key) if request.own_request_key else None
-    if decided is not None:
-        if decided.approved:
-            return _without_effect(request, card, moment, Rule.DONE_BEFORE)
-        if decided.operation is Operation.TOMBSTONE:
-            return _suspend(request, card, moment, request.amount_minor, Rule.BARRED)
+    if decided is not None and decided.operation is Operation.TOMBSTONE:
+        return _suspend(request, card, moment, request.amount_minor, Rule.BARRED)
     rule = _objection(request, card, moment, policy)
     if rule is not Rule.NONE:
         return _suspend(request, card, moment, request.amount_minor, rule)
@@ -50,12 +56,17 @@ def _objection(request: CardRequest, card: WorkingCard, moment: Moment, policy: 
         return request.foreign_content
     if request.amount_minor > request.terminal.floor_limit_minor:
         return Rule.FLOOR_LIMIT
-    instant_s = key_instant(request.key)
-    if instant_s and instant_s < moment.now_s - policy.horizon_s:
+    if _is_late(request.key, moment, policy):
         return Rule.CLOCK
     if card.state.status is not CardStatus.ACTIVE or card.facts.expiry < moment.year_month:
         return Rule.STATUS
     return Rule.NONE
+
+
+def _is_late(key: bytes, moment: Moment, policy: Policy) -> bool:
+    """Whether a request under this key would be refused for its age."""
+    instant_s = key_instant(key)
+    return bool(instant_s) and instant_s < moment.now_s - policy.horizon_s
 
 
 def _post(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:

@@ -63,23 +63,23 @@ def open_hold(request: CardRequest, card: WorkingCard, moment: Moment, policy: P
 
 
 def find_hold(request: CardRequest, card: WorkingCard) -> Link | None:
-    """The approved hold a completion names: by `OR`, else by DE 38 and merchant, else by DE 90.
+    """The approved hold a completion names: by `OR`, else by DE 38, else by DE 90.
 
-    It is a hold of the purse that the completion is about: any other would be taken in its stead.
+    It is a hold of this merchant and of the purse that the completion is about: any other would be
+    taken in its stead.
     """
     merchant_id = request.terminal.merchant_id
     by_code = by_key = None
     for link in card.known.values():
         if link.operation is not Operation.HOLD or not link.approved:
             continue
-        if link.purse is not request.purse:
+        if link.purse is not request.purse or link.merchant_id != merchant_id:
             continue
         if request.original_transaction_id:
             if link.answer.transaction_id == request.original_transaction_id:
                 return link
             continue
-        answer = link.answer
-        if answer.approval_code == request.approval_code and link.merchant_id == merchant_id:
+        if link.answer.approval_code == request.approval_code:
             by_code = link
         if request.names_original and link.key == request.original_key:
             by_key = link

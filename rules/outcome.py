@@ -12,6 +12,7 @@ from rules.identity import key_instant
 from rules.ledger import Answer, Link
 from rules.requests import CardRequest, Operation
 from rules.responses import OriginalState, Response, ReversalState, Rule
+from rules.restoring import restorable_minor, reversed_minor
 from rules.reversal import bar
 
 __all__ = ["tell_outcome"]
@@ -25,8 +26,13 @@ def tell_outcome(request: CardRequest, card: WorkingCard, moment: Moment, policy
     if original is None and request.bar_unknown and _may_bar(request, card, moment, policy):
         bar(request, card, moment)
         original = card.find(request.original_key)
-    if original is None or original.operation is Operation.TOMBSTONE:
-        state = OriginalState.NONE if original is None else OriginalState.BARRED
+    barred = original is not None and original.operation is Operation.TOMBSTONE
+    if original is not None and original.answer.response is Response.NO_SUCH_CARD:
+        # It must not be told from one that no card has, which nobody remembers; to bar it is to say
+        # that it will never be approved, and its own repeat says no less.
+        original, barred = None, request.bar_unknown
+    if original is None or barred:
+        state = OriginalState.BARRED if barred else OriginalState.NONE
         return Answer(
             Response.NO_SUCH_ORIGINAL, transaction_id, rrn, Rule.ORIGINAL, original_state=state
         )
@@ -47,14 +53,17 @@ def tell_outcome(request: CardRequest, card: WorkingCard, moment: Moment, policy
 def _state(card: WorkingCard, original: Link) -> OriginalState:
     if not original.approved:
         return OriginalState.DECLINED
-    reversals = [
-        link for link in card.undoers(original.version) if link.operation is Operation.REVERSAL
-    ]
-    if not reversals:
-        return OriginalState.APPROVED
     # What a return or a completion took of it is no reversal: their own words count.
-    whole = any(link.answer.reversal_state is ReversalState.REVERSED for link in reversals)
-    return OriginalState.REVERSED if whole else OriginalState.PARTIAL
+    undoers = card.undoers(original.version)
+    states = {x.answer.reversal_state for x in undoers if x.operation is Operation.REVERSAL}
+    if ReversalState.REVERSED in states:
+        return OriginalState.REVERSED
+    if ReversalState.PARTIAL in states:
+        return OriginalState.PARTIAL
+    # Found undone by returns, which were then undone themselves: the reversal stands.
+    if not states or not reversed_minor(card, original):
+        return OriginalState.APPROVED
+    return OriginalState.PARTIAL if restorable_minor(card, original) else OriginalState.REVERSED
 
 
 def _may_bar(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> bool:

@@ -6,6 +6,8 @@ race for one version of one card, and the one that comes second finds the other.
 
 from __future__ import annotations
 
+import msgspec
+
 from rules.booking import Moment, Policy, approve, card_to_merchant, refuse
 from rules.cards import CardStatus, WorkingCard
 from rules.holds import reverse_hold
@@ -14,7 +16,14 @@ from rules.ledger import AccountKind, Answer, Link, Posting
 from rules.lots import give_back, net, restorable, take_back
 from rules.requests import CardRequest, Operation, ReversalReason
 from rules.responses import Response, ReversalState, Rule
-from rules.restoring import restorable_minor, restoring_moves
+from rules.restoring import (
+    approved_minor,
+    course_of,
+    restorable_minor,
+    restoring_moves,
+    settled_minor,
+)
+from rules.transfers import reverse_transfer
 
 __all__ = ["bar", "reverse"]
 
@@ -27,13 +36,17 @@ _STATUS_ONLY = frozenset(
 )
 
 
-def reverse(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
+def reverse(
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    policy: Policy,
+    other: WorkingCard | None = None,
+) -> Answer:
     """The table of the dialect, row by row. The request has been found to be no repeat."""
     instant_s = key_instant(request.original_key)
     if instant_s and instant_s < moment.now_s - policy.horizon_s:
-        return refuse(
-            request, card, moment, Response.REFUSED, Rule.LATE, reversal_state=ReversalState.LATE
-        )
+        return _late(request, card, moment)
     if request.reverses_nothing:
         return _without_effect(request, card, moment, ReversalState.NOTHING)
     original = card.find(request.original_key)
@@ -43,8 +56,10 @@ def reverse(request: CardRequest, card: WorkingCard, moment: Moment, policy: Pol
     # A reversal is final: undoing one would move the original's value a second time.
     if not original.approved or original.operation is Operation.REVERSAL:
         return _without_effect(request, card, moment, ReversalState.NOTHING)
-    if request.foreign_currency and original.amount_minor:  # only suspense stands in another
+    if request.foreign_currency not in ("", original.foreign_currency):
         return refuse(request, card, moment, Response.INVALID_TRANSACTION, Rule.CURRENCY)
+    if original.foreign_currency:  # suspense leaves in the currency that it stands in
+        request = msgspec.structs.replace(request, foreign_currency=original.foreign_currency)
     if request.amount_given and request.amount_minor not in (
         original.requested_minor,
         original.amount_minor,
@@ -52,6 +67,8 @@ def reverse(request: CardRequest, card: WorkingCard, moment: Moment, policy: Pol
         return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.AMOUNT)
     if original.operation is Operation.HOLD:
         return reverse_hold(request, card, moment, original)
+    if original.operation is Operation.TRANSFER:
+        return reverse_transfer(request, card, other, moment, original)
     if original.operation in _STATUS_ONLY:
         return _reverse_status(request, card, moment, original)
     return _reverse_value(request, card, moment, original)
@@ -65,7 +82,12 @@ def _reverse_value(
     left_minor = restorable_minor(card, original)
     final_minor = request.final_amount_minor or 0
     if left_minor in (0, final_minor):
-        return _without_effect(request, card, moment, ReversalState.ALREADY)
+        # It counts, all the same: a return undone later does not lift the original above it.
+        return _without_effect(
+            request, card, moment, ReversalState.ALREADY, undoes=original.version
+        )
+    if original.batch_closed and request.reason is not ReversalReason.TIME_OUT:
+        return _late(request, card, moment)
     if final_minor > left_minor:
         return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.AMOUNT)
     undone_minor = left_minor - final_minor
@@ -84,21 +106,14 @@ def _give_back(
     undone_minor: int,
     state: ReversalState,
 ) -> Answer:
-    """Undo a sale, into the very lots. What the card never paid of an advice goes first.
-
-    That part stands against the merchant's suspense, then shortfall, and is taken from there.
-    """
+    """Undo a sale, into the very lots. What the card has not paid of it goes first."""
     sources = restorable(original.taken, restoring_moves(card, original))
-    unpaid_left_minor = left_minor - sum(source.amount_minor for source in sources)
-    unpaid_minor = min(undone_minor, unpaid_left_minor)
-    lacked_minor = original.amount_minor + sum(move.amount_minor for move in original.taken)
-    suspended_minor = min(unpaid_minor, max(unpaid_left_minor - lacked_minor, 0))
+    unpaid_minor = min(undone_minor, left_minor - sum(source.amount_minor for source in sources))
     restored_minor = undone_minor - unpaid_minor
     # The moves go to the original's purse: DE 3 is part of its key, so both name the same one.
     moves = give_back(card.state.purse(original.purse).lots, sources, restored_minor)
     postings = card_to_merchant(card, request, -restored_minor)
-    postings += _cleared(original, AccountKind.SUSPENSE, suspended_minor)
-    postings += _cleared(original, AccountKind.SHORTFALL, unpaid_minor - suspended_minor)
+    postings += _relieved(card, original, unpaid_minor)
     return approve(
         request,
         card,
@@ -110,6 +125,17 @@ def _give_back(
         status_before=card.state.status,
         undoes=original.version,
         reversal_state=state,
+    )
+
+
+def _relieved(card: WorkingCard, original: Link, unpaid_minor: int) -> tuple[Posting, ...]:
+    """What the card has not paid of a sale stands in suspense, then shortfall: so it leaves."""
+    suspended_minor = approved_minor(original) - original.amount_minor
+    suspended_minor -= course_of(card, original).relieved_minor
+    suspended_minor = min(unpaid_minor, max(suspended_minor, 0))
+    return (
+        *_cleared(original, AccountKind.SUSPENSE, suspended_minor),
+        *_cleared(original, AccountKind.SHORTFALL, unpaid_minor - suspended_minor),
     )
 
 
@@ -130,13 +156,18 @@ def _take_back(
 ) -> Answer:
     """Undo a credit. What was spent meanwhile is the loading merchant's shortfall."""
     purse = card.state.purse(original.purse)
-    found_minor = min(purse.available_minor, undone_minor)
-    missing_minor = undone_minor - found_minor
+    settled = settled_minor(card, original, undone_minor)
+    due_minor = undone_minor - settled
+    found_minor = min(purse.available_minor, due_minor)
+    missing_minor = due_minor - found_minor
     if missing_minor and request.reason is not ReversalReason.TIME_OUT:
         return refuse(request, card, moment, Response.REFUSED, Rule.SPENT)
     given = net([*original.moves, *restoring_moves(card, original)])
-    moves = take_back(purse.lots, given, found_minor)
-    postings = card_to_merchant(card, request, found_minor)
+    pays_minor = min(settled, purse.available_minor - found_minor, _unpaid(card, original))
+    moves = take_back(purse.lots, given, found_minor + pays_minor)
+    postings = card_to_merchant(card, request, found_minor + pays_minor)
+    if pays_minor:
+        postings += _relieved(card, card.known[original.undoes], pays_minor)
     status_before = card.state.status
     if missing_minor:
         state = ReversalState.PARTIAL
@@ -163,13 +194,22 @@ def _take_back(
         card,
         moment,
         amount_minor=undone_minor,
-        effect_minor=-found_minor,
+        effect_minor=-found_minor - pays_minor,
         moves=moves,
         postings=postings,
         status_before=status_before,
         undoes=original.version,
         reversal_state=state,
     )
+
+
+def _unpaid(card: WorkingCard, back: Link) -> int:
+    """What the card has not paid of a return's sale; the return, undone, pays it first."""
+    sale = card.known.get(back.undoes)
+    if sale is None:  # before the horizon
+        return 0
+    sources = restorable(sale.taken, restoring_moves(card, sale))
+    return restorable_minor(card, sale) - sum(source.amount_minor for source in sources)
 
 
 def _reverse_status(
@@ -194,22 +234,35 @@ def _reverse_status(
     )
 
 
+def _late(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+    """Older than the horizon, or its batch is closed: for people to look at."""
+    return refuse(
+        request, card, moment, Response.REFUSED, Rule.LATE, reversal_state=ReversalState.LATE
+    )
+
+
 def _without_effect(
-    request: CardRequest, card: WorkingCard, moment: Moment, state: ReversalState
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    state: ReversalState,
+    undoes: int = 0,
 ) -> Answer:
-    return approve(request, card, moment, status_before=card.state.status, reversal_state=state)
+    status = card.state.status
+    return approve(request, card, moment, status_before=status, reversal_state=state, undoes=undoes)
 
 
-def bar(request: CardRequest, card: WorkingCard, moment: Moment) -> None:
-    """The tombstone: from now on the original's key has an answer, and that is no."""
+def bar(request: CardRequest, card: WorkingCard, moment: Moment, key: bytes = b"") -> None:
+    """The tombstone: from now on this key, or the original's, has an answer, and that is no."""
     card_id = card.card_id.to_bytes(8, "big", signed=True)
-    transaction_id = derived_transaction_id(request.original_key + card_id)
+    key = key or request.original_key
+    transaction_id = derived_transaction_id(key + card_id)
     answer = Answer(Response.REFUSED, transaction_id, transaction_id, Rule.BARRED)
     card.append(
         Link(
             card_id=card.card_id,
             version=card.state.version + 1,
-            key=request.original_key,
+            key=key,
             fingerprint=b"",
             operation=Operation.TOMBSTONE,
             answer=answer,

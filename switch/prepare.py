@@ -21,6 +21,7 @@ from switch import demo, demo_database
 from switch.config import Settings, load_settings
 from switch.journal.bridge import STORE_ERRORS, Connection, bridge
 from switch.journal.migrate import MigrationChanged, migrate
+from switch.journal.witness import DIRECTORY, missing_batch
 from switch.keys import MASTER_KEY_VARIABLE, MasterKey, MasterKeyError
 from switch.supervisor import CannotPrepare
 
@@ -62,6 +63,7 @@ class Preparation:
         data_dir = self._settings.data_dir
         async with bridge(), connected(postgres_url) as connection:
             await migrate(connection)
+            await _refuse_what_lags(connection, data_dir)
             await _set_app_password(connection, data_dir)
             master_key = load_master_key(self._settings, data_dir, create=True)
             programme: Mapping[str, object] = {}
@@ -92,6 +94,18 @@ async def connected(url: str) -> AsyncIterator[Connection]:
         yield connection
     finally:
         await connection.close()
+
+
+async def _refuse_what_lags(connection: Connection, data_dir: Path) -> None:
+    """A database that lacks what terminals were told of is another one, or an older state of it."""
+    missing = await missing_batch(connection.rows, data_dir / DIRECTORY)
+    if missing is not None:
+        raise CannotPrepare(
+            f"the database lacks batch {missing[1]} of {missing[0]}, whose answers were "
+            "given out: it is a standby that lagged when it was promoted, or a copy from before. "
+            "Bring back the server that has it; or, to go on without what is lost, remove "
+            f"{data_dir / DIRECTORY}"
+        )
 
 
 async def _set_app_password(connection: Connection, data_dir: Path) -> None:

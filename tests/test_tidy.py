@@ -63,7 +63,10 @@ FOREIGN: Mapping[str, frozenset[str]] = {
     "hardware": frozenset({"smartcard", "trio"}),
     # asyncpg, redis and the bridge: the structure that the switch is measured against
     "bench": frozenset(
-        {"asyncpg", "hiredis", "locust", "msgspec", "psutil", "redis", "trio", "trio_asyncio"}
+        {
+            *("asyncpg", "gevent", "hiredis", "locust", "msgspec", "psutil", "redis", "trio"),
+            "trio_asyncio",
+        }
     ),
     "admin": frozenset({"asyncpg"}),
 }

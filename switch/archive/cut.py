@@ -67,6 +67,11 @@ _ITEM = """
 select card_id, version from open_item where cleared_at is null and posted_at < $1
 order by posted_at limit 1
 """
+_MISSING = """
+select m.card_id, m.version from missing_item m where m.cleared_at is null and not exists (
+    select from link l where l.card_id = m.card_id and l.version = m.version and l.month > $1)
+order by m.card_id limit 1
+"""
 _OUT_OF_ORDER = """
 select a.card_id, a.version from (
     select card_id, max(version) as version from link where month > $1 and month <= $2
@@ -112,6 +117,7 @@ async def refusal(
         (_NOT_SEALED, (since, through), "is not projected yet; wait for the projector"),
         (_HOLD, (through,), "is a hold that is still open; complete, reverse or expire it"),
         (_ITEM, (instant,), "is an open item; settle it (cardswitch open-items)"),
+        (_MISSING, (through,), "is missing in an upload; settle it (cardswitch open-items)"),
         (
             _OUT_OF_ORDER,
             (since, through),

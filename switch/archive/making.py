@@ -54,7 +54,7 @@ async def add_entries(raw: Any, entries: Sequence[Entry], currencies: Mapping[in
             chains[card_id] = (Chain(card_id, None if row is None else row["state"]), window)
         chain, window = chains[card_id]
         try:
-            last[card_id] = chain.add(link)
+            last[card_id] = chain.add(link).state_after
         except ReplayFault as fault:
             raise OpeningFault(f"card {card_id}, link {link['version']}: {fault}") from None
         window.add(link["request_key"], link["version"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ _SETTINGS = {
     "jit": "off",
     "idle_in_transaction_session_timeout": "10s",
 }
+_DEAD_PEER_S = 10
+"""A server's machine that is gone without a word is given up after so long."""
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 # Types of backend messages
@@ -140,6 +143,7 @@ class JournalConnection:
                 stream = await trio.open_unix_socket(f"{host}/.s.PGSQL.{port}")
             else:
                 stream = await trio.open_tcp_stream(host, port)
+                _notice_a_dead_peer(stream)
                 if address.ssl_mode not in ("disable", "allow"):
                     stream = await _secured(stream, address, host)
             connection = cls(stream)
@@ -300,6 +304,21 @@ class JournalConnection:
             with trio.move_on_after(1), contextlib.suppress(OSError, trio.BrokenResourceError):
                 await self._stream.send_all(message(b"X", b""))
         self.discard()
+
+
+def _notice_a_dead_peer(stream: trio.SocketStream) -> None:
+    """An append has no time-out of ours, and the kernel's own is a quarter of an hour or none."""
+    limits = {
+        "TCP_KEEPIDLE": _DEAD_PEER_S // 2,
+        "TCP_KEEPINTVL": 1,
+        "TCP_KEEPCNT": _DEAD_PEER_S // 2,
+        "TCP_USER_TIMEOUT": _DEAD_PEER_S * 1000,
+    }
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in limits.items():
+        option = getattr(socket, name, None)  # not every system has all of them
+        if option is not None:
+            stream.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def _secured(stream: trio.SocketStream, address: ServerAddress, host: str) -> trio.abc.Stream:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ import trio
 
 from rules.cards import CardFacts
 from rules.ledger import Link
+from rules.money import Counts
 from switch.journal.connection import JournalConnection
 from switch.journal.rows import CardRow, link_from_row
 from switch.journal.server import (
@@ -20,10 +21,11 @@ from switch.journal.server import (
     is_retryable,
     is_server_unfit,
 )
+from switch.journal.witness import Witness, missing_batch
 
 __all__ = ["BatchRejected", "HistoryQuery", "JournalDown", "JournalSession", "Outcome"]
 
-_APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 49)) + ")"
+_APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 52)) + ")"
 
 _READ_CARDS = """
 select c.card_id, c.programme_id, p.currency, c.expiry, c.pvv, c.code_digest, c.face_value_minor,
@@ -34,13 +36,22 @@ join programme p on p.programme_id = c.programme_id
 where c.card_id = any($1::bigint[])
 """
 
+# With each link whether the batch that it stands in was closed (the view `counted_link` says how).
 _LINK_COLUMNS = """
     l.card_id, l.version, l.request_key, l.operation, l.terminal_id, l.merchant_id, l.purse,
-    l.amount_minor, l.available_after, l.held_after, l.undoes, l.body
+    l.amount_minor, l.available_after, l.held_after, l.undoes, l.counts, l.counted_minor, l.body,
+    l.counts > 0 and exists (
+        select 1 from terminal_batch b
+        where b.terminal_id = l.terminal_id and (b.currency = '999') = (l.purse = 90)
+          and pg_visible_in_snapshot(l.xid, b.snapshot)
+          and (l.batch_number = '' or exists (
+              select 1 from terminal_batch e
+              where e.terminal_id = b.terminal_id and e.currency = b.currency
+                and e.place <= b.place and e.batch_number = l.batch_number))) as batch_closed
 """
 
-# Links by key (of any card: a key under another card is reported too), by transaction id, and all
-# that undid something on these cards.
+# Links by key (of any card: a key under another card is reported too), by transaction id, all that
+# undid something on these cards, and what a link with one of these keys undid.
 _READ_HISTORY = f"""
 select {_LINK_COLUMNS} from link l
 where l.request_key = any($1::bytea[]) and l.month >= $4
@@ -51,12 +62,22 @@ union all
 select {_LINK_COLUMNS} from link l
 where l.card_id = any($2::bigint[]) and l.month >= $4
   and (l.tx = any($3::text[]) or right(l.tx, 6) = any($5::text[]))
+union all
+select {_LINK_COLUMNS} from link u
+join link l on l.card_id = u.card_id and l.version = u.undoes and l.month >= $4
+where u.request_key = any($1::bytea[]) and u.card_id = any($2::bigint[]) and u.undoes > 0
+  and u.month >= $4
 """  # noqa: S608 -- the column list is the constant above
 
 _READ_TOKENS = "select card_id, digest from card where digest = any($1::bytea[])"
 
 _BARRIER = """
 insert into barrier (run, written_at) values ($1, now())
+on conflict (run) do update set written_at = excluded.written_at returning 1
+"""
+_CONFIRM = """
+insert into barrier (run, written_at) select $1, now()
+where current_setting('synchronous_standby_names') <> ''
 on conflict (run) do update set written_at = excluded.written_at returning 1
 """
 
@@ -67,6 +88,13 @@ STORE_ERRORS = (ConnectionLost, ServerError)
 """What a broken store can raise here."""
 NOT_SENT = (TypeError, ValueError, OverflowError)
 """What arguments raise that are not of their parameters' types, before anything is sent."""
+
+
+def _link(row: Mapping[str, Any]) -> Link:
+    link = link_from_row(row)
+    link.counts, link.counted_minor = Counts(row["counts"]), row["counted_minor"]
+    link.batch_closed = row["batch_closed"]
+    return link
 
 
 class JournalDown(Exception):
@@ -104,12 +132,17 @@ class JournalSession:
         *,
         read_timeout_s: float = 2.0,
         on_down: Callable[[str], None] = lambda _kind: None,
+        witness: Witness | None = None,
     ) -> None:
-        """`on_down` is told the kind of each failure to reach Postgres, as it happens."""
+        """`on_down` is told the kind of each failure to reach Postgres, as it happens.
+
+        With a `witness` a server is used only if it has all that was acknowledged before.
+        """
         self._url = url
         self._on_down = on_down
         self._run = run
         self._read_timeout_s = read_timeout_s
+        self._witness = witness
         self._connection: JournalConnection | None = None
         self._turn = trio.Lock()
         self.outcomes_unknown = 0
@@ -122,9 +155,25 @@ class JournalSession:
             return connection
         try:
             self._connection = await JournalConnection.open(self._url)
+            missing = await self._missing(self._connection)
         except STORE_ERRORS as error:
+            self._drop()
             raise self._down(error) from None
+        if missing is not None:
+            self._drop()
+            self._on_down("JournalBehind")
+            raise JournalDown(f"JournalBehind: batch {missing[1]} of {missing[0]}")
         return self._connection
+
+    async def _missing(self, connection: JournalConnection) -> tuple[str, int] | None:
+        """A batch that was acknowledged and that this server does not have."""
+        if self._witness is None:
+            return None
+
+        async def rows(query: str, *args: Any) -> list[Any]:
+            return await connection.rows(query, *args, timeout_s=self._read_timeout_s)
+
+        return await missing_batch(rows, self._witness.directory)
 
     def _down(self, error: Exception) -> JournalDown:
         """Tell of a failure to reach Postgres, and what to raise for it."""
@@ -144,15 +193,40 @@ class JournalSession:
         nothing was done. Never to be cancelled: the caller shields it.
         """
         async with self._turn:
-            return await self._append(arguments)
+            outcome = await self._append(_APPEND, arguments)
+            if self._witness is not None and arguments[3] and outcome is not Outcome.STALE:
+                self._witness.note(arguments[0], arguments[1])
+            return outcome
 
-    async def _append(self, arguments: tuple[Any, ...]) -> Outcome:
+    async def confirm(self) -> None:
+        """Before an answer that is only read leaves: what was read is as safe as a commit.
+
+        A commit whose wait for the standby was cut short can be seen by everybody, and a failover
+        would lose it. Where no standby is waited for this writes nothing. Raises JournalDown.
+        """
+        async with self._turn:
+            try:
+                connection = await self.connect()
+                await connection.value(_CONFIRM, self._run)
+                warned, connection.warned = connection.warned, False
+            except STORE_ERRORS as error:
+                self._drop()
+                raise self._down(error) from None
+            if warned and not await self._barrier(connection):
+                raise JournalDown("ConnectionLost")
+
+    async def store(self, statement: str, arguments: tuple[Any, ...]) -> Outcome:
+        """The same for any other statement that meets itself and says so as `append_batch` does."""
+        async with self._turn:
+            return await self._append(statement, arguments)
+
+    async def _append(self, statement: str, arguments: tuple[Any, ...]) -> Outcome:
         in_doubt = False
         pause_s = 0.02
         while True:
             try:
                 connection = await self.connect()
-                outcome = Outcome(await connection.value(_APPEND, *arguments))
+                outcome = Outcome(await connection.value(statement, *arguments))
             except JournalDown:
                 if not in_doubt:
                     raise
@@ -178,25 +252,26 @@ class JournalSession:
                 if connection.warned:
                     connection.warned = False
                     in_doubt = True
-                if in_doubt and outcome is not Outcome.STALE:
-                    await self._barrier()
-                return outcome
+                if not in_doubt or outcome is Outcome.STALE or await self._barrier(connection):
+                    return outcome
             await trio.sleep(pause_s)
             pause_s = min(pause_s * 2, 0.5)
 
-    async def _barrier(self) -> None:
-        """After a doubt: what was read as committed is safe once a later write is durable."""
+    async def _barrier(self, connection: JournalConnection) -> bool:
+        """After a doubt: what was read as committed is safe once a later write is durable.
+
+        On the connection on which it was read, and on no other: the next one may lead to a server
+        that was promoted without it. False when this one is lost; then the batch is sent again.
+        """
         while True:
             try:
-                connection = await self.connect()
                 await connection.value(_BARRIER, self._run)
-                if not connection.warned:
-                    return
-                connection.warned = False
-            except JournalDown:
-                pass
             except STORE_ERRORS:
                 self._drop()
+                return False
+            if not connection.warned:
+                return True
+            connection.warned = False
             await trio.sleep(0.05)
 
     async def _rows(self, query: str, *args: Any) -> list[Any]:
@@ -226,7 +301,7 @@ class JournalSession:
         return found
 
     async def read_history(self, query: HistoryQuery, oldest_month: Any) -> list[Link]:
-        """Links by key, by transaction id, and the undoing links of the cards, oldest first."""
+        """Links by key, by transaction id, what undid and what was undone, oldest first."""
         rows = await self._rows(
             _READ_HISTORY,
             list(query.keys),
@@ -235,7 +310,7 @@ class JournalSession:
             oldest_month,
             list(query.approval_codes),
         )
-        return sorted(map(link_from_row, rows), key=lambda link: (link.card_id, link.version))
+        return sorted(map(_link, rows), key=lambda link: (link.card_id, link.version))
 
     async def find_digests(self, digests: Sequence[bytes]) -> dict[bytes, int]:
         """Cards by the digest of their number, for those the token table does not know yet."""

@@ -41,6 +41,7 @@ _INT4 = _Kind(23, int, 4, struct.Struct("!i").pack)
 _INT8 = _Kind(20, int, 8, struct.Struct("!q").pack)
 _BYTEA = _Kind(17, bytes, -1, bytes)
 _CHAR = _Kind(1042, str, -1, str.encode)
+_TEXT = _Kind(25, str, -1, str.encode)
 _DATE = _Kind(1082, datetime.date, 4, _date)
 _TIMESTAMPTZ = _Kind(1184, datetime.datetime, 8, _instant)
 _XID8 = _Kind(5069, int, 8, struct.Struct("!Q").pack)
@@ -63,6 +64,9 @@ _KINDS = {
     "undoes": _INT4,
     "terminal_id": _INT4,
     "merchant_id": _INT4,
+    "batch_number": _TEXT,
+    "counts": _INT2,
+    "counted_minor": _INT8,
     "posted_at": _TIMESTAMPTZ,
     "xid": _XID8,
     "body": _BYTEA,

@@ -202,7 +202,7 @@ class _Walk:
         if chain.broken:
             return
         try:
-            chain.last = chain.add(link)
+            chain.last = chain.add(link).state_after
         except ReplayFault as fault:
             chain.broken = True
             self.findings.append(Finding(CHECK, card_id, link["version"], str(fault)))

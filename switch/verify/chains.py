@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from rules.cards import CardState
-from rules.replay import ReplayFault, first_state, follow
+from rules.ledger import Link
+from rules.replay import ReplayFault, check_counterpart, first_state, follow
 from switch.journal.rows import link_from_row
 from switch.projections.reading import LINK_COLUMNS
 from switch.verify.report import Finding
@@ -30,6 +31,11 @@ order by card_id, version
 _SOME = f"""
 select {LINK_COLUMNS} from link where card_id = any($1::bigint[]) and month > $2
 order by card_id, version
+"""  # noqa: S608 -- a constant
+_OTHERS = f"""
+select {", ".join("l." + name.strip() for name in LINK_COLUMNS.split(","))}
+from unnest($1::bigint[], $2::int[], $3::bigint[]) as named (card_id, version, batch_id)
+join link l using (card_id, version, batch_id)
 """  # noqa: S608 -- a constant
 _OPENINGS = "select card_id, state from opening.chain where card_id = any($1::bigint[])"
 
@@ -52,8 +58,8 @@ class Chain:
         self.last = b""
         """The encoded state after the last link, for those who keep it here."""
 
-    def add(self, row: Any) -> bytes:
-        """The next link; the encoded state after it. ReplayFault where it does not follow."""
+    def add(self, row: Any) -> Link:
+        """The next link. ReplayFault where it does not follow."""
         if self._opening_fault:
             raise ReplayFault("its opening cannot be read")
         try:
@@ -68,7 +74,7 @@ class Chain:
         if row["prev_batch_id"] != before.batch_id:
             raise ReplayFault("its predecessor was written by another batch")
         self.state = follow(before, link, row["batch_id"])
-        return link.state_after
+        return link
 
 
 async def replay_cards(
@@ -92,6 +98,7 @@ async def replay_cards(
             wanted = list({row["card_id"] for row in page})
             for row in await raw.fetch(_OPENINGS, wanted):
                 openings[row["card_id"]] = row["state"]
+        halves: list[tuple[int, Link]] = []
         for row in page:
             card_id = row["card_id"]
             if chain is None or chain.card_id != card_id:
@@ -100,12 +107,35 @@ async def replay_cards(
             if chain.broken:
                 continue
             try:
-                chain.add(row)
+                link = chain.add(row)
+                if link.other_card_id:
+                    halves.append((row["batch_id"], link))
+                else:
+                    check_counterpart(link, None)
             except ReplayFault as fault:
                 chain.broken = True
                 findings.append(Finding(CHECK, card_id, row["version"], str(fault)))
+        await _check_halves(raw, halves, findings)
         links += len(page)
         progress(links)
         if len(findings) >= _FINDINGS_MAX:
             break
     return links, count, findings
+
+
+async def _check_halves(
+    raw: Any, halves: Sequence[tuple[int, Link]], findings: list[Finding]
+) -> None:
+    """What these links did to other cards stands there, in the same batch."""
+    named = [(link.other_card_id, link.other_version, batch_id) for batch_id, link in halves]
+    rows = await raw.fetch(_OTHERS, *map(list, zip(*named, strict=True))) if named else []
+    others = {(row["card_id"], row["version"]): row for row in rows}
+    for _, link in halves:
+        try:
+            row = others.get((link.other_card_id, link.other_version))
+            check_counterpart(link, link_from_row(row) if row is not None else None)
+        except ReplayFault as fault:
+            findings.append(Finding(CHECK, link.card_id, link.version, str(fault)))
+        except (msgspec.DecodeError, ValueError):
+            what = "its other half cannot be read"
+            findings.append(Finding(CHECK, link.card_id, link.version, what))

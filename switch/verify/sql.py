@@ -18,17 +18,20 @@ CHECKS = (
     "a card's row is the state after its last link",
     "a card's amounts are the sums of its postings",
     "a key has one effect on a card",
+    "each batch leaves nothing between two cards",
+    "a link counts what it moved on its merchant's account",
+    "a closed batch's totals are the sums of its links",
 )
 
 # Where months were archived, their openings stand in front of the links: of each purse one row that
 # looks like a link and is not judged.
 _LINKS = """
     select card_id, version, batch_id, n, month, prev_batch_id, purse, amount_minor,
-           available_after, held_after, false as opening
+           available_after, held_after, counts, counted_minor, false as opening
     from link where month > $1
     union all
     select c.card_id, c.version, c.batch_id, 0::smallint, null, 0, p.purse, 0, p.available, p.held,
-           true
+           0::smallint, 0, true
     from opening.chain c join opening.card_head h using (card_id)
     cross join lateral (values (60::smallint, h.ecash_available, h.ecash_held),
                                (80::smallint, h.voucher_available, h.voucher_held),
@@ -39,7 +42,9 @@ _EFFECTS = """
     select month, batch_id, n, card_id,
            sum(case when credit_kind = 1 and credit_id = card_id then amount_minor else 0 end)
          - sum(case when debit_kind = 1 and debit_id = card_id then amount_minor else 0 end)
-           as effect
+           as effect,
+           sum(case when credit_kind = 2 then amount_minor else 0 end)
+         - sum(case when debit_kind = 2 then amount_minor else 0 end) as to_merchant
     from posting where month > $1 group by month, batch_id, n, card_id
 """
 
@@ -47,12 +52,14 @@ _EFFECTS = """
 # version, what). Orphaned postings come in as rows without a version, behind all links.
 PASSES: tuple[tuple[tuple[int, ...], str], ...] = (
     (
-        (0, 1, 2, 3, 4),
+        (0, 1, 2, 3, 4, 9),
         f"""
         select c.number, s.card_id, coalesce(s.version, 0)::bigint as version, c.what
         from (
             select card_id, version, prev_batch_id, amount_minor, available_after, held_after,
-                   opening, effect,
+                   opening, effect, to_merchant,
+                   case when counts > 0 then counted_minor * case when counts in (1, 4) then 1
+                                                                  else -1 end end as counted,
                    lag(version, 1, 0) over by_card as version_before,
                    lag(batch_id, 1, 0::bigint) over by_card as batch_before,
                    lag(available_after, 1, 0::bigint) over by_purse as available_before,
@@ -60,7 +67,8 @@ PASSES: tuple[tuple[tuple[int, ...], str], ...] = (
             from (
                 select card_id, version, l.batch_id, prev_batch_id, purse, amount_minor,
                        available_after, held_after, coalesce(opening, false) as opening,
-                       coalesce(effect, 0) as effect
+                       coalesce(effect, 0) as effect, counts, counted_minor,
+                       coalesce(to_merchant, 0) as to_merchant
                 from ({_LINKS}) as l full join ({_EFFECTS}) as p
                     using (month, batch_id, n, card_id)) as joined
             window by_card as (partition by card_id order by version),
@@ -71,12 +79,14 @@ PASSES: tuple[tuple[tuple[int, ...], str], ...] = (
             (2, available_after <> available_before + amount_minor, 'its amounts do not add up'),
             (3, amount_minor + held_after - held_before <> effect,
              'its postings are not its effect'),
+            (9, counted <> to_merchant, 'it counts what it did not move'),
             (4, version is null, 'a posting of a link that is not there')
         ) as c (number, broken, what)
         where not opening and c.broken
           and (version is null or version <> version_before + 1 or prev_batch_id <> batch_before
                or available_after <> available_before + amount_minor
-               or amount_minor + held_after - held_before <> effect)
+               or amount_minor + held_after - held_before <> effect
+               or counted <> to_merchant)
         order by s.card_id, s.version, c.number limit 50""",  # noqa: S608 -- constants
     ),
     (
@@ -119,6 +129,48 @@ PASSES: tuple[tuple[tuple[int, ...], str], ...] = (
                'a request key with two approved links' as what
         from link where response in (0, 10) and month > $1
         group by card_id, request_key having count(*) > 1 order by card_id limit 20""",
+    ),
+    (
+        (8,),
+        """
+        select 8 as number, min(card_id) as card_id, 0::bigint as version,
+               'a transfer in its batch left one card and came to none' as what
+        from posting where (debit_kind = 9 or credit_kind = 9) and month > $1
+        group by month, batch_id, purse, currency,
+                 case when debit_kind = 9 then debit_id else credit_id end
+        having sum(case when debit_kind = 9 then amount_minor else -amount_minor end) <> 0
+        order by 2 limit 20""",
+    ),
+    (
+        # A batch has links that were archived, unless the one before it was closed after them.
+        (10,),
+        """
+        select 10 as number, 0::bigint as card_id, 0::bigint as version,
+               format('terminal %s, batch %s (%s)', b.terminal_id, b.place, b.currency) as what
+        from terminal_batch b
+        left join (
+            select terminal_id, purse = 90 as points, place,
+                   array[count(*) filter (where counts = 3), count(*) filter (where counts = 4),
+                         count(*) filter (where counts = 1), count(*) filter (where counts = 2)]
+                       as numbers,
+                   array[sum(counted_minor) filter (where counts = 3),
+                         sum(counted_minor) filter (where counts = 4),
+                         sum(counted_minor) filter (where counts = 1),
+                         sum(counted_minor) filter (where counts = 2)] as amounts
+            from counted_link group by terminal_id, purse = 90, place) as l
+            on l.terminal_id = b.terminal_id and l.place = b.place
+               and l.points = (b.currency = '999')
+        where ($1::date = '-infinity' or exists (
+                select from terminal_batch q where q.terminal_id = b.terminal_id
+                and q.currency = b.currency and q.place = b.place - 1
+                and q.closed_at >= ($1::date + interval '1 month') at time zone 'utc'))
+          and (array[b.credits_number, b.credit_reversals_number, b.debits_number,
+                     b.debit_reversals_number]
+               <> coalesce(l.numbers, array[0, 0, 0, 0]::bigint[])
+            or array[b.credits_minor, b.credit_reversals_minor, b.debits_minor,
+                     b.debit_reversals_minor]::numeric[]
+               <> coalesce(array_replace(l.amounts, null, 0), array[0, 0, 0, 0]::numeric[]))
+        order by b.terminal_id, b.place limit 20""",
     ),
 )
 

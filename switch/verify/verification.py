@@ -15,7 +15,7 @@ from switch.projections.checkpoints import Checkpoint
 from switch.projections.sealing import Block, Sealer
 from switch.verify import archives, chains, digests, rows
 from switch.verify.digests import Foreign, foreign_of
-from switch.verify.parts import PartFailed, open_snapshot, ranges_of, replay_in_parts
+from switch.verify.parts import BY_CARD, PartFailed, open_snapshot, ranges_of, replay_in_parts
 from switch.verify.report import Finding, Progress, Report
 from switch.verify.sql import CHECKS, PASSES
 
@@ -203,6 +203,7 @@ class _Verification:
         """Replay all cards, or a sample."""
         report = self.report
         report.checks.append(chains.CHECK)
+        await self._main.script(BY_CARD)
         if self.full and report.links >= _WORTH_A_PROCESS:
             ranges = await self._main.unit(lambda raw: ranges_of(raw, _PROCESSES, report.cards))
             result = await replay_in_parts(

@@ -7,8 +7,13 @@ import datetime
 from fastpath.codec import Message
 from fastpath.specs import DE
 from rules.ledger import Answer
+from rules.requests import Entry
 from rules.responses import APPROVALS, Response, Rule
+from rules.settlement import Reconciled
+from switch.wire.fields import entry_mode
 from switch.wire.private import build_private
+from switch.wire.settling import reconciliation_fields
+from switch.wire.translate import ADVICE
 
 __all__ = ["plain_answer", "reply_fields", "reply_mti"]
 
@@ -86,6 +91,8 @@ def reply_fields(
         fields[_APPROVAL_CODE] = answer.approval_code
         if answer.balances:
             fields[_BALANCES] = answer.balances
+    if isinstance(answer, Reconciled) and answer.totals is not None:
+        fields.update(reconciliation_fields(message, answer))
     private = {"TX": answer.transaction_id}
     if answer.original_response:
         private["OC"] = answer.original_response
@@ -93,9 +100,15 @@ def reply_fields(
         private["OS"] = answer.original_state.value
     if answer.reversal_state:
         private["RS"] = answer.reversal_state.value
-    if answer.rule:
+    if answer.rule and not _would_be_an_oracle(message, answer):
         private["WY"] = answer.rule.value
     if answer.requested_minor is not None:
         private["RQ"] = f"{answer.requested_minor:012d}"
     fields[_PRIVATE] = build_private(private)
     return fields
+
+
+def _would_be_an_oracle(message: Message, answer: Answer) -> bool:
+    """An accepted advice for a keyed number says nothing of the card, nor whether there is one."""
+    accepted = message.mti[1:3] == ADVICE and answer.response is Response.APPROVED
+    return accepted and entry_mode(message) is Entry.KEYED

@@ -19,10 +19,19 @@ from typing import Any, Protocol
 from tests.client.messages import Card, Reply, Request
 from tests.client.terminal import NoReplyError, Terminal
 
-__all__ = ["Asked", "Attempt", "Cast", "Kind", "Load", "running"]
+__all__ = [
+    "REPLY_TIMEOUT_S",
+    "Asked",
+    "Attempt",
+    "Cast",
+    "Kind",
+    "Load",
+    "first_approval_s",
+    "running",
+]
 
 UNSETTLED_CODES = frozenset({"30", "63", "91", "96"})
-_REPLY_TIMEOUT_S = 6.0
+REPLY_TIMEOUT_S = 6.0
 _CHASE_S = 40.0
 _MEMORY = 60
 
@@ -34,6 +43,7 @@ class Kind(enum.Enum):
     LOAD = "load"
     REVERSAL = "reversal"
     BALANCE = "balance"
+    TRANSFER = "transfer"
 
 
 @dataclass
@@ -54,6 +64,8 @@ class Asked:
     request: Request
     amount_minor: int = 0
     original: Asked | None = None
+    to_card: Card | None = None
+    """Where a transfer goes; of its reversal, where it had gone."""
     attempts: list[Attempt] = field(default_factory=list)
     abandoned: bool = False
 
@@ -118,6 +130,7 @@ class Till(threading.Thread):
         cast: Cast,
         seed: str,
         stopped: threading.Event,
+        reply_timeout_s: float,
     ) -> None:
         super().__init__(name=f"till-{entry['id']}", daemon=True)
         self.record: list[Asked] = []
@@ -127,6 +140,7 @@ class Till(threading.Thread):
         self._cast = cast
         self._random = random.Random(seed)
         self._stopped = stopped
+        self._reply_timeout_s = reply_timeout_s
         self._lines: list[Terminal | None] = [None, None]
         self._past: list[Asked] = []
 
@@ -156,7 +170,7 @@ class Till(threading.Thread):
                     raise
                 time.sleep(0.05)
             else:
-                line.timeout_s = _REPLY_TIMEOUT_S
+                line.timeout_s = self._reply_timeout_s
                 self._lines[index] = line
 
     def _lose(self, index: int) -> None:
@@ -203,7 +217,7 @@ class Till(threading.Thread):
         chosen = self._random.choices([s for _, s in steps], [w for w, _ in steps])[0]
         for asked in dict.fromkeys(chosen()):
             self._chase(asked)
-            if asked.settling and asked.kind in (Kind.REDEEM, Kind.LOAD):
+            if asked.settling and asked.kind in (Kind.REDEEM, Kind.LOAD, Kind.TRANSFER):
                 self._past.append(asked)
         del self._past[:-_MEMORY]
 
@@ -304,6 +318,8 @@ class Till(threading.Thread):
         if card in self._cast.poor:
             amount = self._random.randint(300, 3000)
             asked = Asked(Kind.REDEEM, card, make.redeem(card, amount), amount)
+        elif self._random.random() < 0.25:
+            asked = self._transfer(card)
         elif self._random.random() < 0.55:
             amount = self._random.randint(1, 40)
             asked = Asked(Kind.REDEEM, card, make.redeem(card, amount), amount)
@@ -313,10 +329,26 @@ class Till(threading.Thread):
         self.record.append(asked)
         return asked
 
+    def _transfer(self, card: Card) -> Asked:
+        """To a card that always has as much left again."""
+        others = [other for other in (*self._cast.hot, *self._cast.cold) if other != card]
+        to_card, amount = self._random.choice(others), self._random.randint(1, 40)
+        request = self._make(0).transfer(card, to_card, amount)
+        return Asked(Kind.TRANSFER, card, request, amount, to_card=to_card)
+
     def _reversal(self, original: Asked) -> Asked:
-        request = self._make(0).reverse(original.request, mti=self._random.choice(["0400", "0420"]))
+        to_card = original.to_card
+        named = {"de103": to_card.pan} if to_card and self._random.random() < 0.5 else {}
+        mti = self._random.choice(["0400", "0420"])
+        request = self._make(0).reverse(original.request, mti=mti, **named)
+        amount_minor = original.amount_minor
         reversal = Asked(
-            Kind.REVERSAL, original.card, request, original.amount_minor, original=original
+            Kind.REVERSAL,
+            original.card,
+            request,
+            amount_minor,
+            original=original,
+            to_card=to_card,
         )
         self.record.append(reversal)
         return reversal
@@ -326,12 +358,18 @@ class Load:
     """Many tills at once."""
 
     def __init__(
-        self, switch: Switch, entries: Sequence[dict[str, Any]], cast: Cast, seed: str
+        self,
+        switch: Switch,
+        entries: Sequence[dict[str, Any]],
+        cast: Cast,
+        seed: str,
+        reply_timeout_s: float = REPLY_TIMEOUT_S,
     ) -> None:
         self.cast = cast
         self._stopped = threading.Event()
         self._tills = [
-            Till(switch, entry, cast, f"{seed} {entry['id']}", self._stopped) for entry in entries
+            Till(switch, entry, cast, f"{seed} {entry['id']}", self._stopped, reply_timeout_s)
+            for entry in entries
         ]
 
     def start(self) -> None:
@@ -358,12 +396,26 @@ class Load:
         return sum(1 for till in self._tills for asked in list(till.record) if asked.settling)
 
 
+def first_approval_s(record: Sequence[Asked], after: float) -> float:
+    """Seconds from that moment to the first approval of something that was sent after it."""
+    return min(
+        attempt.replied_at - after
+        for asked in record
+        for attempt in asked.attempts
+        if attempt.sent_at >= after and attempt.reply is not None and attempt.reply.code == "00"
+    )
+
+
 @contextlib.contextmanager
 def running(
-    switch: Switch, entries: Sequence[dict[str, Any]], cast: Cast, seed: str
+    switch: Switch,
+    entries: Sequence[dict[str, Any]],
+    cast: Cast,
+    seed: str,
+    reply_timeout_s: float = REPLY_TIMEOUT_S,
 ) -> Iterator[Load]:
     """A load that runs while the block does, and has settled everything after it."""
-    load = Load(switch, entries, cast, seed)
+    load = Load(switch, entries, cast, seed, reply_timeout_s)
     load.start()
     try:
         yield load

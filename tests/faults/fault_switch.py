@@ -18,7 +18,9 @@ from typing import Any
 import asyncpg
 import redis
 
-from tests.client.demo import Demo, DemoError
+from switch.embedded.process import spawn
+from tests.client.demo import Demo
+from tests.client.terminal import NoReplyError
 
 __all__ = ["BrokenSwitch", "eventually", "sql"]
 
@@ -57,8 +59,11 @@ def sql(url: str, *statements: str) -> list[Any]:
 class BrokenSwitch(Demo):
     """`cardswitch up --demo` with four workers; with `options` by way of `fault_up.py`.
 
-    Options: `plan` True lets workers die by plan; `redis_url` is a store of the test's own.
+    Options: `plan` True lets workers die by plan; `postgres_url`, `redis_url` are stores of the
+    test's own, `redis_of` those of single workers. `judged_at`: the database, not through a proxy.
     """
+
+    judged_at: str | None = None
 
     def __init__(self, directory: Path, **options: object) -> None:
         super().__init__(directory)
@@ -82,13 +87,13 @@ class BrokenSwitch(Demo):
             command = [str(program), "up", "--demo", "--data", str(self.data_dir)]
             command += ["--workers", str(WORKERS)]
             command += ["--switch-port", "0", "--network-port", "0", "--metrics-port", "0"]
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
+        with self.log.open("wb") as log:  # it ends in good order when this process is gone
+            self._process = spawn(
                 command,
-                stdin=subprocess.DEVNULL,
+                death_signal=signal.SIGTERM,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(_ROOT)},
+                environment={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(_ROOT)},
             )
         try:
             self._wait_until_ready()
@@ -111,7 +116,7 @@ class BrokenSwitch(Demo):
 
     @property
     def postgres_url(self) -> str:
-        return str(self.json["postgres"])
+        return self.judged_at or str(self.json["postgres"])
 
     def pid(self, name: str) -> int:
         self.refresh()
@@ -126,14 +131,14 @@ class BrokenSwitch(Demo):
         """A client of the cache, from outside."""
         return redis.Redis.from_url(str(self.json["redis"]), socket_timeout=5)
 
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        """Lines of the logs of this start that name this event."""
+    def events(self, *kinds: str) -> list[dict[str, Any]]:
+        """Lines of the log of this start that name one of these events."""
         found = []
         for line in self.log.read_text(errors="replace").splitlines():
             if line.startswith("{"):
                 with contextlib.suppress(json.JSONDecodeError):
                     document = json.loads(line)
-                    if document.get("event") == kind:
+                    if document.get("event") in kinds:
                         found.append(document)
         return found
 
@@ -154,16 +159,26 @@ class BrokenSwitch(Demo):
         eventually(lambda: not any(_lives(pid) for pid in pids))
 
     def until_whole(self) -> None:
-        """Wait until every process runs again and a request is answered."""
+        """Wait until every process runs again and is ready."""
 
         def whole() -> bool:
             self.refresh()
-            with contextlib.suppress(OSError, DemoError), self.pos() as terminal:
+            if len(self.worker_pids) < WORKERS or not self._all_are_ready():
+                return False
+            with contextlib.suppress(OSError, NoReplyError), self.pos() as terminal:
                 terminal.timeout_s = 2
-                return len(self.worker_pids) == WORKERS and terminal.echo().code == "00"
+                return terminal.echo().code == "00"
             return False
 
-        eventually(whole, 30)
+        eventually(whole, 60)
+
+    def _all_are_ready(self) -> bool:
+        """Whether the last that the log says of each worker is that it is ready."""
+        last = {
+            event["worker"]: event["event"]
+            for event in self.events("worker_died", "worker_ready", "worker_restarted")
+        }
+        return list(last.values()).count("worker_ready") == WORKERS
 
     @contextlib.contextmanager
     def stopped(self, pid: int) -> Iterator[None]:

@@ -14,9 +14,11 @@ from switch.supervisor import SupervisorOptions, supervise
 
 def main() -> int:
     data_dir = Path(sys.argv[1])
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     chosen: dict[str, Any] = json.loads(sys.argv[2])
     settings = load_settings(None, {"data_dir": data_dir, "metrics_port": 0, "switch_port": 0})
     worker = None
+    (data_dir / "fault-redis.json").write_text(json.dumps(chosen.get("redis_of", {})))
     if chosen.get("plan"):
         worker = [sys.executable, str(Path(__file__).with_name("fault_worker.py"))]
     options = SupervisorOptions(
@@ -26,7 +28,7 @@ def main() -> int:
         network_port=0,
         metrics_port=0,
         workers=chosen["workers"],
-        postgres_url=None,
+        postgres_url=chosen.get("postgres_url"),
         redis_url=chosen.get("redis_url"),
         demo=True,
     )

@@ -19,13 +19,19 @@ from typing import Any
 
 from switch import worker
 from switch.connection import Connection
+from switch.intake import Intake
 from switch.journal.journal import JournalSession, Outcome
+from switch.pipeline import Pipeline
 from switch.reservation.store import ReservationStore
 
 POINTS = (
+    "received",  # frames read, none looked at
+    "parsed",  # authenticated and translated, not queued
+    "queued",  # in the queue, in no batch
     "reserved",  # possession taken, nothing written
     "sent",  # the batch is on its way to Postgres
     "committed",  # durable, and nobody told
+    "half-sent",  # a reply is out to its middle
     "half-told",  # some of the batch's replies are out
     "told",  # all replies out, the cards not given back
 )
@@ -76,6 +82,21 @@ def wrap(plan: Plan) -> None:
     append: Callable[..., Any] = JournalSession.append
     settle: Callable[..., Any] = ReservationStore.settle
     send: Callable[..., Any] = Connection.send
+    write: Callable[..., Any] = Connection._write
+    receive: Callable[..., Any] = Intake.receive
+    submit: Callable[..., Any] = Pipeline.submit
+
+    def dying_receive(self: Intake, *rest: Any) -> None:
+        if plan.due("received"):
+            die()
+        receive(self, *rest)
+
+    def dying_submit(self: Pipeline, tickets: list[Any]) -> None:
+        if plan.due("parsed"):
+            die()
+        submit(self, tickets)
+        if plan.due("queued"):
+            die()
 
     async def dying_append(self: JournalSession, arguments: tuple[Any, ...]) -> Outcome:
         if not arguments[3]:  # a batch without cards: the refusal log
@@ -99,12 +120,31 @@ def wrap(plan: Plan) -> None:
         if plan.due("half-told"):
             die()
 
+    def dying_write(self: Connection, data: bytes) -> None:
+        if data and plan.due("half-sent"):
+            self._socket.send(data[: len(data) // 2])
+            die()
+        write(self, data)
+
+    Connection._write = dying_write  # type: ignore[method-assign]
+    Intake.receive = dying_receive  # type: ignore[method-assign]
+    Pipeline.submit = dying_submit  # type: ignore[method-assign]
     JournalSession.append = dying_append  # type: ignore[method-assign]
     ReservationStore.settle = dying_settle  # type: ignore[method-assign]
     Connection.send = dying_send  # type: ignore[method-assign]
 
 
+def own_cache(file: Path) -> Path:
+    """The worker's file, with the cache that this worker alone has been given."""
+    document = json.loads(file.read_bytes())
+    caches = json.loads((Path(document["data_dir"]) / "fault-redis.json").read_text())
+    document["redis_url"] = caches.get(str(document["index"]), document["redis_url"])
+    own = file.with_suffix(".own.json")
+    own.write_text(json.dumps(document))
+    return own
+
+
 if __name__ == "__main__":
-    file = Path(sys.argv[1])
+    file = own_cache(Path(sys.argv[1]))
     wrap(Plan(Path(json.loads(file.read_bytes())["data_dir"])))
     sys.exit(worker.run_worker(file))

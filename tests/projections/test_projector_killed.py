@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from typing import Any
 
-from journal_world import World, project
+from journal_world import APPEND, World, project
 from test_projector import agrees, busy
 
 from rules.requests import Operation
@@ -100,11 +100,10 @@ async def test_many_long_transactions_that_commit_late_and_in_any_order(
     """Batches with lower transaction numbers come after higher ones: none is passed by."""
     cards = await world.add_cards(8)
     slow = [await Connection.open(url, timeout_s=10) for _ in range(4)]
-    append = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 49)) + ")"
     for number, connection in enumerate(slow):
         arguments, _ = world.decide([(cards[number], world.request(Operation.LOAD, 100))])
         await connection.script("begin")
-        assert await connection.value(append, *arguments) == 0
+        assert await connection.value(APPEND, *arguments) == 0
         await world.do((cards[4 + number], world.request(Operation.LOAD, 10)))
         await project(app, sealer)
     assert await app.value("select links from projection_position") == 0

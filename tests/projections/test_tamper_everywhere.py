@@ -27,7 +27,8 @@ COLUMNS = {
     "link": (
         *("month", "batch_id", "n", "card_id", "version", "prev_batch_id", "request_key"),
         *("operation", "response", "tx", "purse", "amount_minor", "available_after", "held_after"),
-        *("undoes", "terminal_id", "merchant_id", "posted_at", "xid", "body"),
+        *("undoes", "terminal_id", "merchant_id", "batch_number", "counts", "counted_minor"),
+        *("posted_at", "xid", "body"),
     ),
     "posting": (
         *("month", "batch_id", "n", "leg", "card_id", "debit_kind", "debit_id", "credit_kind"),
@@ -62,8 +63,9 @@ _TYPES = {
 
 
 def other(column: str) -> str:
-    if column in ("tx", "currency"):
-        return "'AAAAAAAAAAAA'" if column == "tx" else "'840'"
+    texts = {"tx": "'AAAAAAAAAAAA'", "currency": "'840'", "batch_number": "'7'"}
+    if column in texts:
+        return texts[column]
     kind = next((kind for kind, names in _TYPES.items() if column in names), "bigint")
     return OTHERS[kind].format(column)
 
@@ -142,7 +144,7 @@ async def test_any_column_of_a_link(
 
 
 UNPROVEN_UNTIL_SEALED = frozenset(
-    {"operation", "terminal_id", "merchant_id", "posted_at", "xid", "undoes"}
+    {"operation", "terminal_id", "merchant_id", "posted_at", "xid", "undoes", "batch_number"}
 )
 """Until the projector has sealed a link (within a second, as long as it runs) these say nothing
 that anything else could contradict."""

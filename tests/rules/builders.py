@@ -52,6 +52,7 @@ _TYPES = {
     Operation.UNBLOCK: "95",
     Operation.HOLD: "00",
     Operation.ADVICE: "00",
+    Operation.TRANSFER: "40",
 }
 _FROM_ACCOUNT = frozenset(
     {
@@ -73,6 +74,8 @@ def next_transaction_id() -> str:
 
 
 def processing_code(operation: Operation, purse: Purse = Purse.ECASH) -> str:
+    if operation is Operation.TRANSFER:
+        return f"{_TYPES[operation]}{purse:02d}{purse:02d}"
     if operation in _FROM_ACCOUNT:
         return f"{_TYPES[operation]}{purse:02d}00"
     return f"{_TYPES[operation]}00{purse:02d}"
@@ -303,9 +306,11 @@ class Chain:
         keys = {key for several in asked for key in several if key}
         named = {r.original_transaction_id for r in asking if r.original_transaction_id}
         codes = {r.approval_code for r in asking if r.approval_code}
+        undone = {link.undoes for link in self.journal if link.key in keys}
         for link in self.journal:
             tx = link.answer.transaction_id
-            if link.key in keys or link.undoes or tx in named or tx[-6:] in codes:
+            wanted = link.key in keys or link.undoes or link.version in undone
+            if wanted or tx in named or tx[-6:] in codes:
                 card.known[link.version] = msgspec.structs.replace(link, postings=())
         card.keys_elsewhere = self.keys_elsewhere & keys
 

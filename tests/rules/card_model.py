@@ -75,8 +75,13 @@ class CardModel(HoldsModel):
             return {"code": "05", "rule": "BARRED", "links": 0, "heard": prior.get("heard")}
         if prior["content"] != message["content"]:
             return {"code": "94", "links": 0}
-        ended = prior["reversed"] and prior["open"] == 0 and prior["op"] != "hold"
-        if prior["whole"] or ended:
+        if prior["op"] == "hold":
+            ended = prior["whole"]
+        else:
+            ended = self.outcome_of(prior) == "REVERSED" or (
+                prior["open"] == 0 and "PARTIAL" in prior["heard_of_reversals"]
+            )
+        if ended:
             return {"code": "05", "rs": "REVERSED", "links": 0, "tx": prior["tx"]}
         return {"code": prior["heard"]["code"], "links": 0, "heard": prior["heard"]}
 
@@ -175,7 +180,7 @@ class CardModel(HoldsModel):
             return nothing
         left_minor, final_minor = original["open"], message["final"] or 0
         if left_minor in (0, final_minor):
-            return {"code": "00", "rs": "ALREADY"}
+            return {"code": "00", "rs": "ALREADY", "settles": original}
         if final_minor > left_minor:
             return {"code": "13"}
         undone_minor = left_minor - final_minor
@@ -188,10 +193,19 @@ class CardModel(HoldsModel):
         if original["op"] in TO_MERCHANT:
             relieved = self._relieved(original, undone_minor)
             return done | {"effect": undone_minor - sum(relieved.values()), "relieves": relieved}
-        found_minor = min(undone_minor, self.available(message["purse"]))
-        missing_minor = undone_minor - found_minor
+        available_minor = self.available(message["purse"])
+        sale, kept_minor = original["undoes"], 0
+        if sale is not None:  # what its sale's reversal has left of the sale is all there may be
+            kept_minor = max(sale["open"] + undone_minor - sale["ceiling"], 0)
+        found_minor = min(undone_minor - kept_minor, available_minor)
+        missing_minor = undone_minor - kept_minor - found_minor
         if missing_minor and message["reason"] != "time_out":
             return {"code": "05", "rule": "SPENT"}
+        if kept_minor:  # that reversal would have paid what the card had not, first
+            unpaid_minor = sum(sale["unpaid"].values())
+            pays_minor = min(kept_minor, unpaid_minor, available_minor - found_minor)
+            done["relieves"] = self._relieved(sale, pays_minor)
+            found_minor += pays_minor
         done["effect"] = -found_minor
         if missing_minor:
             owed = {"shortfall": missing_minor}
@@ -239,6 +253,10 @@ class CardModel(HoldsModel):
             return
         if "bars" in expected:
             self.known[expected["bars"]] = {"barred": True, "tx": None, "op": "tombstone"}
+        if "settles" in expected:
+            settled = expected["settles"]
+            settled["ceiling"] = settled["open"]
+            settled["heard_of_reversals"].append("ALREADY")
         if message["op"] == "outcome":
             return
         effect_minor = expected.get("effect", 0)
@@ -253,6 +271,8 @@ class CardModel(HoldsModel):
             "requested": message["amount"],
             "amount": amount_minor,
             "open": amount_minor + owed.get("suspense", 0),
+            "first_open": amount_minor + owed.get("suspense", 0),
+            "ceiling": amount_minor + owed.get("suspense", 0),
             "unpaid": owed if message["op"] == "advice" else {},
             "void": expected.get("void", False),
             "reversed": False,
@@ -266,7 +286,7 @@ class CardModel(HoldsModel):
             "heard": heard,
             "undoes": expected.get("undoes"),
             "claims": {},
-            "loose": 0,
+            "heard_of_reversals": [],
         }
         self.known[message["name"]] = entry
         self._move_lots(message, expected, entry, effect_minor, moves)
@@ -313,9 +333,12 @@ class CardModel(HoldsModel):
         else:
             undone["reversed"] = True
             undone["open"] -= expected["undone"]
+            undone["ceiling"] = undone["open"]
             undone["whole"] = undone["whole"] or expected["rs"] == "REVERSED"
+            undone["heard_of_reversals"].append(expected["rs"])
+            sold = undone["undoes"] or undone
             for kind, relieved_minor in expected.get("relieves", {}).items():
-                undone["unpaid"][kind] -= relieved_minor
+                sold["unpaid"][kind] -= relieved_minor
             if undone["op"] in TO_MERCHANT:
                 self._put_back(lots, undone, moves)
             elif undone["op"] not in STATUS_ONLY:
@@ -338,12 +361,8 @@ class CardModel(HoldsModel):
     def _put_back(self, lots: dict[int, Any], sale: dict[str, Any], moves: list[Any]) -> None:
         """Only into lots this sale still has a claim on, and never more than that claim."""
         for lot_id, amount_minor in moves:
-            assert amount_minor > 0
-            claim_minor = sale["claims"].get(lot_id, 0)
-            extra_minor = max(0, amount_minor - claim_minor)
-            assert extra_minor <= sale["loose"]
-            sale["loose"] -= extra_minor
-            sale["claims"][lot_id] = claim_minor - (amount_minor - extra_minor)
+            assert 0 < amount_minor <= sale["claims"].get(lot_id, 0)
+            sale["claims"][lot_id] -= amount_minor
             lots[lot_id]["left"] += amount_minor
 
     def _take_back(
@@ -371,7 +390,8 @@ class CardModel(HoldsModel):
         sale = credit["undoes"]
         if sale is None:
             return
-        sale["open"] += expected["undone"]
+        sale["open"] = min(sale["open"] + expected["undone"], sale["ceiling"])
         for lot_id, amount_minor in moves:
             sale["claims"][lot_id] = sale["claims"].get(lot_id, 0) - amount_minor
-        sale["loose"] += expected.get("missing", 0)
+        missing_minor = expected.get("missing", 0)
+        sale["unpaid"]["shortfall"] = sale["unpaid"].get("shortfall", 0) + missing_minor

@@ -75,24 +75,34 @@ class HoldsModel:
         holds = [
             entry
             for entry in self.known.values()
-            if entry["op"] == "hold" and entry["approved"] and entry["purse"] == message["purse"]
+            if entry["op"] == "hold"
+            and entry["approved"]
+            and (entry["purse"], entry["merchant"]) == (message["purse"], message["merchant"])
         ]
         if message["or"]:
             return next((hold for hold in holds if hold["tx"] == message["or"]), None)
         for hold in holds:
-            if message["code"] == hold["tx"][-6:] and message["merchant"] == hold["merchant"]:
+            if message["code"] == hold["tx"][-6:]:
                 return hold
         return next((hold for hold in holds if hold["name"] == message["names"]), None)
 
     def _advice(self, message: Message) -> Expected:
+        """Its own request, where it has not been heard of, is barred by the way."""
+        own = self.known.get(message["own"])
+        if own is not None and not own.get("barred") and own["approved"]:
+            return {"code": "00", "rule": "DONEBEFORE", "void": True}
+        expected = self._decided(message, own)
+        own_instant_s = int(message["own"][:8] or "0", 16)
+        if own is not None or 0 < own_instant_s < self.now_s - HORIZON_S:
+            return expected
+        return expected | {"bars": message["own"], "links": 2}
+
+    def _decided(self, message: Message, own: dict[str, Any] | None) -> Expected:
         done = {"code": "00", "rule": "DONEBEFORE", "void": True}
         named = None if message["foreign"] else self._hold_named(message)
         if named is not None and named["name"] in self.holds:
             return self._completion(message, named)
         if named is not None and named["completed"]:
-            return done
-        own = self.known.get(message["own"])
-        if own is not None and not own.get("barred") and own["approved"]:
             return done
         amount_minor, rule = message["amount"], message["foreign"]
         if own is not None and own.get("barred"):
@@ -156,13 +166,21 @@ class HoldsModel:
             return {"code": "25", "links": 1, "os": "BARRED", "bars": message["of"]}
         if original.get("barred"):
             return {"code": "25", "links": 0, "os": "BARRED"}
-        if not original["approved"]:
-            state = "DECLINED"
-        elif original["whole"]:
-            state = "REVERSED"
-        else:
-            state = "PARTIAL" if original["reversed"] else "APPROVED"
+        state = self.outcome_of(original) if original["approved"] else "DECLINED"
         return {"code": "00", "links": 0, "os": state, "told": original}
+
+    def outcome_of(self, original: dict[str, Any]) -> str:
+        """What reversals have made of an approved original; returns do not count."""
+        said = original["heard_of_reversals"]
+        if "REVERSED" in said or original["whole"]:
+            return "REVERSED"
+        if "PARTIAL" in said or original["reversed"]:
+            return "PARTIAL"
+        given = [e for e in self.known.values() if e.get("undoes") is original]
+        returned_minor = sum(e["open"] for e in given if e["op"] == "return")
+        if not said or original["first_open"] - original["open"] == returned_minor:
+            return "APPROVED"
+        return "PARTIAL" if original["open"] else "REVERSED"
 
     # What it says after an answer
 

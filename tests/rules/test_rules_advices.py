@@ -209,6 +209,28 @@ def test_a_link_says_in_which_currency_its_suspense_stands() -> None:
     assert (chain.last.foreign_currency, books(chain)) == ("840", (0, 0, 0))
 
 
+@pytest.mark.parametrize("final_minor", [None, 40])
+def test_suspense_is_undone_in_the_currency_that_it_stands_in(final_minor: int | None) -> None:
+    """With DE 49, or without; not with another one."""
+    chain = promo_card()
+    request = make_advice(100, foreign_content=Rule.CURRENCY, foreign_currency="840")
+    chain.send(request)
+    wrong = again(make_reversal(request), foreign_currency="826")
+    assert chain.send(wrong).rule is Rule.CURRENCY
+    answer = chain.send(make_reversal(request, final_minor=final_minor))
+    assert answer.response is Response.APPROVED
+    assert chain.last.foreign_currency == "840"
+    assert books(chain) == (final_minor or 0, 0, -(final_minor or 0))
+
+
+def test_suspense_in_the_purses_currency_is_not_undone_in_another() -> None:
+    chain = promo_card()
+    request = make_advice(FLOOR_LIMIT_MINOR + 1)
+    assert chain.send(request).rule is Rule.FLOOR_LIMIT
+    wrong = again(make_reversal(request), foreign_currency="840")
+    assert chain.send(wrong).rule is Rule.CURRENCY
+
+
 @pytest.mark.parametrize("available_minor", [1_000, 0])
 def test_what_was_posted_is_not_undone_in_another_currency(available_minor: int) -> None:
     chain = make_chain(available_minor=available_minor)
@@ -242,6 +264,52 @@ def test_after_its_approved_request_it_has_no_second_effect(asked_minor: int, la
     assert chain.send(again(advice)) == answer
     assert said(chain.send(make_reversal(advice))) == ("00", "NOTHING")
     assert chain.card_state.ecash == before
+
+
+@pytest.mark.parametrize("amount_minor", [400, 1_200, 6_000, 0])
+@pytest.mark.parametrize("together", [True, False])
+def test_a_request_that_comes_after_its_advice_is_barred(amount_minor: int, together: bool) -> None:
+    """Posted, posted in part or in suspense: it has been told of, and is not done again."""
+    chain = promo_card()
+    request = make_request(Operation.REDEEM, amount_minor or 400)
+    advice = make_advice(amount_minor, request=request)
+    if together:
+        told, late, again_late = chain.batch(advice, request, again(request))
+    else:
+        told, late, again_late = map(chain.send, (advice, request, again(request)))
+    assert told.response is Response.APPROVED
+    assert (late.response, late.rule) == (Response.REFUSED, Rule.BARRED)
+    assert late == again_late
+    assert chain.available_minor == (
+        0 if amount_minor == 1_200 else 600 if amount_minor == 400 else 1_000
+    )
+    assert [link.operation for link in chain.journal] == [Operation.TOMBSTONE, Operation.ADVICE]
+    assert said(chain.send(make_reversal(request, amount_minor=0))) == ("00", "NOTHING")
+    assert said(chain.send(make_reversal(advice)))[0] == "00"
+    assert (chain.available_minor, books(chain)) == (1_000, (0, 0, 0))
+    assert chain.send(again(request)).rule is Rule.BARRED
+
+
+def test_a_completion_bars_its_own_request_and_is_none_after_it() -> None:
+    for request_first in (True, False):
+        chain = promo_card()
+        hold = make_request(Operation.HOLD, 500)
+        chain.send(hold)
+        request = make_request(Operation.REDEEM, 400)
+        completion = again(make_advice(400, hold=hold), own_request_key=request.key)
+        pair = (request, completion) if request_first else (completion, request)
+        first, second = map(chain.send, pair)
+        assert first.response is Response.APPROVED
+        assert second.rule is (Rule.DONE_BEFORE if request_first else Rule.BARRED)
+        assert chain.available_minor + chain.held_minor == 600
+        assert chain.held_minor == (500 if request_first else 0)
+
+
+def test_a_request_too_old_to_be_taken_needs_no_bar() -> None:
+    chain = promo_card()
+    advice = make_advice(400, instant_s=NOW_S - POLICY.horizon_s - 1)
+    assert_suspended(chain, chain.send(advice), 400, Rule.CLOCK)
+    assert [link.operation for link in chain.journal] == [Operation.ADVICE]
 
 
 def test_request_and_advice_in_one_batch() -> None:

@@ -7,6 +7,7 @@ from builders import (
     FLOOR_LIMIT_MINOR,
     NETWORK,
     NOW_S,
+    OTHER_TILL,
     POLICY,
     PUMP,
     TILL,
@@ -264,6 +265,19 @@ def test_completed_after_its_hold_has_gone_it_is_an_advice(amount_minor: int, en
     assert answer.rule is (Rule.SHORTFALL if lacking_minor else Rule.NONE)
     assert chain.available_minor == max(0, 1_000 - amount_minor)
     assert books(chain) == (amount_minor, -lacking_minor, 0)
+
+
+@pytest.mark.parametrize("by", ["tx", "code", "key"])
+def test_nobody_completes_the_hold_of_another_merchant(by: str) -> None:
+    """However it is named: what another tells of is an offline sale of its own."""
+    chain, hold = held(500)
+    other = make_advice(400, hold=hold, by=by, terminal=OTHER_TILL)
+    assert chain.send(other).rule is Rule.NONE
+    assert (chain.last.operation, chain.last.undoes) == (Operation.ADVICE, 0)
+    assert (chain.available_minor, chain.held_minor) == (100, 500)
+    chain.send(make_advice(500, hold=hold))
+    assert (chain.available_minor, chain.held_minor) == (100, 0)
+    assert chain.send(again(other)).rule is Rule.NONE
 
 
 # A completion undone

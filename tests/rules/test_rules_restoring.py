@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
+import msgspec
 import pytest
 from builders import (
     SERVICE_DESK,
     Chain,
     account_minor,
     again,
+    make_advice,
     make_chain,
+    make_outcome,
     make_request,
     make_reversal,
 )
@@ -125,7 +129,8 @@ def test_a_reversed_return_that_was_taken_out_of_another_lot_is_owed_to_it(
     assert state_of(chain)[2] == [Lot(1, 200, expires_day=20_800), Lot(2, 500)]
 
 
-def test_a_return_reversed_into_a_shortfall_leaves_its_sale_restorable() -> None:
+def test_a_return_reversed_into_a_shortfall_is_paid_by_its_sales_reversal() -> None:
+    """The customer has had the 300 back and has spent them."""
     chain = make_chain(available_minor=500)
     sale = make_request(Operation.REDEEM, 500)
     chain.send(sale)
@@ -134,8 +139,9 @@ def test_a_return_reversed_into_a_shortfall_leaves_its_sale_restorable() -> None
     assert said(chain.send(make_reversal(back))) == ("00", "PARTIAL")
     assert account_minor(chain.journal, AccountKind.SHORTFALL, 501) == -300
     assert said(chain.send(make_reversal(sale))) == ("00", "REVERSED")
-    assert chain.available_minor == 500
-    assert chain.card_state.ecash.lots == [Lot(1, 500)]
+    assert chain.last.amount_minor == 500
+    assert account_minor(chain.journal, AccountKind.SHORTFALL, 501) == 0
+    assert chain.card_state.ecash.lots == [Lot(1, 200)]
     assert chain.status is CardStatus.FROZEN
 
 
@@ -174,3 +180,114 @@ def test_in_every_order_original_and_reversals_end_alike(operation: Operation, s
         assert sum(link.effect_minor != 0 for link in chain.journal) in (0, 2)
         assert answers[2] == answers[3]
         assert {answers[n].response for n in (2, 3, 4)} == {Response.APPROVED}
+
+
+# A sale, its returns, and the reversals of all: in whatever order
+
+
+PAID_BY = {
+    "redeem": Operation.REDEEM,
+    "offline sale with shortfall": Operation.ADVICE,
+    "completion above its hold": Operation.COMPLETION,
+}
+
+
+def sold(how: str) -> tuple[Chain, CardRequest]:
+    """A sale of 500: all of it paid by the card, or 300 with the rest owed by the merchant."""
+    lots = [Lot(1, 200, Origin.PROMO, cashable=False, expires_day=20_900), Lot(2, 300)]
+    if how == "redeem":
+        chain, sale = make_chain(lots=lots), make_request(Operation.REDEEM, 500)
+    elif how == "offline sale with shortfall":
+        chain, sale = make_chain(lots=[lots[0], Lot(2, 100)]), make_advice(500)
+    else:
+        chain = make_chain(lots=lots)
+        hold = make_request(Operation.HOLD, 300)
+        chain.send(hold)
+        sale = make_advice(500, hold=hold)
+    assert chain.send(sale).response is Response.APPROVED
+    state = chain.card_state
+    state.status = CardStatus.ACTIVE  # people have looked at the shortfall
+    chain.state = msgspec.msgpack.encode(state)
+    return chain, sale
+
+
+def end_of(chain: Chain, *asked: CardRequest) -> tuple[Any, ...]:
+    """All that can be seen of a card and of what was done to it."""
+    owed = [
+        account_minor(chain.journal, kind, 501)
+        for kind in (AccountKind.MERCHANT, AccountKind.SHORTFALL, AccountKind.SUSPENSE)
+    ]
+    told = [chain.send(make_outcome(request)).original_state for request in asked]
+    heard = [chain.send(again(request)).response for request in asked]
+    lots = sorted(chain.card_state.ecash.lots, key=lambda lot: lot.lot_id)
+    return chain.available_minor, lots, owed, heard, told, chain.status
+
+
+@pytest.mark.parametrize("spent_minor", [0, 70, 200, 10_000])
+@pytest.mark.parametrize("kept_of_return_minor", [0, 50])
+@pytest.mark.parametrize("final_minor", [0, 20, 100, 250, 300])
+@pytest.mark.parametrize("how", PAID_BY)
+def test_sale_and_return_reversed_in_either_order(
+    how: str, final_minor: int, kept_of_return_minor: int, spent_minor: int
+) -> None:
+    """Reversed wholly or partly, with the returned value still there or spent meanwhile.
+
+    Where it was spent, the return's reversal that comes first finds too little: that it said so,
+    and that it froze the card, stays for people to look at; and of what the merchant owes in both
+    orders more may be shortfall and less suspense.
+    """
+    start, sale = sold(how)
+    back = returned(start, sale, 200)
+    spend = make_request(Operation.REDEEM, spent_minor or 1, partial_allowed=True)
+    if spent_minor:
+        start.send(spend)
+    ends = []
+    for sale_first in (True, False):
+        chain = start.clone()
+        undo_sale = make_reversal(sale, final_minor=final_minor or None)
+        undo_back = make_reversal(back, final_minor=kept_of_return_minor or None)
+        pair = [undo_sale, undo_back] if sale_first else [undo_back, undo_sale]
+        assert [chain.send(message).response for message in pair] == ["00", "00"]
+        ends.append(end_of(chain, sale, back))
+        again_said = [said(chain.send(make_reversal(sale, final_minor=final_minor or None)))]
+        again_said.append(
+            said(chain.send(make_reversal(back, final_minor=kept_of_return_minor or None)))
+        )
+        assert again_said == [("00", "ALREADY")] * 2
+        assert end_of(chain)[:3] == ends[-1][:3]
+    short = CardStatus.FROZEN in (ends[0][-1], ends[1][-1])
+    assert short is (start.available_minor < 200 - kept_of_return_minor)
+    assert short or ends[0] == ends[1]
+    for end in ends if short else ():
+        end[2][1:] = [sum(end[2][1:])]
+    assert ends[0][:4] == ends[1][:4]
+
+
+@pytest.mark.parametrize("how", PAID_BY)
+def test_two_returns_and_the_sale_reversed_in_every_order(how: str) -> None:
+    start, sale = sold(how)
+    backs = [returned(start, sale, amount_minor) for amount_minor in (120, 90)]
+    ends = []
+    for order in itertools.permutations([sale, *backs]):
+        chain = start.clone()
+        for message in order:
+            assert said(chain.send(make_reversal(message))) == ("00", "REVERSED")
+        ends.append(end_of(chain, sale, *backs))
+    assert all(end == ends[0] for end in ends)
+    assert ends[0][2] == [0, 0, 0]
+
+
+def test_a_return_between_the_reversals_counts_against_what_is_left() -> None:
+    """500 sold, 200 returned, lowered to 250, 100 returned, then the 200 undone."""
+    chain, sale = sold("redeem")
+    first = returned(chain, sale, 200)
+    assert said(chain.send(make_reversal(sale, final_minor=250))) == ("00", "PARTIAL")
+    assert chain.available_minor == 250
+    returned(chain, sale, 100)
+    assert said(chain.send(make_reversal(first))) == ("00", "REVERSED")
+    assert (chain.last.amount_minor, chain.last.effect_minor) == (200, -100)
+    assert chain.available_minor == 250
+    over = make_request(Operation.RETURN, 251, original=sale.transaction_id)
+    assert chain.send(over).rule is Rule.RESTORABLE
+    returned(chain, sale, 250)
+    assert chain.available_minor == 500

@@ -1,25 +1,19 @@
-"""`python -m tests.simulator --seeds 1-2000`: run many seeds, show the shortest failing story."""
+"""`python -m tests.simulator --seeds 1-20000`: run many seeds, show the shortest failing story."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
+from collections import Counter
 
-from .judge import verdict
+from .many import fault_of, spread
 from .plan import Plan, draw
 from .reduce import shortened
 from .world import run
 
 _EVERY_S = 5
-
-
-def fault_of(plan: Plan) -> str:
-    """What is wrong with a plan's story, whether the judge says so or it breaks."""
-    try:
-        return verdict(run(plan))
-    except Exception as error:
-        return f"broke: {type(error).__name__}: {error}"
 
 
 def show(plan: Plan) -> None:
@@ -35,31 +29,43 @@ def show(plan: Plan) -> None:
     print(f"seed {plan.seed}: {fault_of(short)}\n", flush=True)
 
 
+def trace(seeds: range) -> None:
+    """Each story in full."""
+    for seed in seeds:
+        plan = draw(seed)
+        print("\n".join([*plan.lines(), "--", *run(plan).trace]))
+
+
 def main() -> int:
     """1 when a seed failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulator", description=__doc__)
     parser.add_argument("--seeds", default="1-2000", help="A-B, or one seed")
     parser.add_argument("--failures", type=int, default=3, help="stop after so many")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--trace", action="store_true", help="print each story")
     options = parser.parse_args()
     first, _, last = options.seeds.partition("-")
-    failed = 0
+    seeds = range(int(first), int(last or first) + 1)
+    if options.trace:
+        trace(seeds)
+    failed: list[int] = []
+    seen: Counter[str] = Counter()
     started = told = time.monotonic()
-    for done, seed in enumerate(range(int(first), int(last or first) + 1), 1):
-        plan = draw(seed)
-        if options.trace:
-            print("\n".join([*plan.lines(), "--", *run(plan).trace]))
-        if fault_of(plan):
-            failed += 1
-            show(plan)
-            if failed >= options.failures:
-                break
+    for portion, part in spread(seeds, options.jobs):
+        failed += portion
+        seen += part
         now = time.monotonic()
         if now - told > _EVERY_S:
             told = now
-            print(f"{done} seeds, {done / (now - started):.1f}/s, {failed} failed", flush=True)
+            rate = seen["stories"] / (now - started)
+            print(f"{seen['stories']} of {len(seeds)}, {rate:.1f}/s, failed: {failed}", flush=True)
+        if len(failed) >= options.failures:
+            break
+    for seed in sorted(failed)[: options.failures]:
+        show(draw(seed))
     took_s = time.monotonic() - started
-    print(f"{done} seeds in {took_s:.1f} s, {done / took_s:.1f}/s, {failed} failed")
+    counts = ", ".join(f"{count:,} {name}" for name, count in seen.items())
+    print(f"{counts} in {took_s:.1f} s; {len(failed)} failed")
     return 1 if failed else 0
 
 

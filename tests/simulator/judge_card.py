@@ -19,6 +19,7 @@ ACTIVE, FROZEN = 3, 7
 HOLDS_MAX = 16
 _SALES = ("redeem", "advice", "completion")
 _TO_MERCHANT = ("redeem", "cash_out", "advice", "completion")
+_OUT = (*_TO_MERCHANT, "transfer")
 _NEVER = 1 << 40
 
 
@@ -69,8 +70,12 @@ class CardModel:
 
     def open(self, entry: Entry, at: int = _NEVER) -> int:
         """Approved - returned - reversed, as of a version."""
-        undone = sum(self.open(other, at) for other in self.undoers(entry, at))
-        return int(entry["amount"] - undone)
+        return int(next(left for version, left in reversed(entry["course"]) if version <= at))
+
+    def reversed_share(self, entry: Entry, at: int = _NEVER) -> int:
+        """What reversals have undone of it, without what returns have that still stand."""
+        returns = [x for x in self.undoers(entry, at) if x["op"] == "return"]
+        return int(entry["amount"] - self.open(entry, at) - sum(self.open(x, at) for x in returns))
 
     def undoers(self, entry: Entry, at: int = _NEVER) -> list[Entry]:
         """What undid an entry, wholly or partly, as of a version."""
@@ -78,10 +83,12 @@ class CardModel:
 
     def is_reversed(self, entry: Entry, at: int) -> bool:
         """Whether reversals have left nothing of it (a completion and an expiry are none)."""
-        reversals = [x for x in self.undoers(entry, at) if x["op"] == "reversal"]
-        if any(other["answer"]["rs"] == "REVERSED" for other in reversals):
+        said = [x["answer"]["rs"] for x in self.undoers(entry, at) if x["op"] == "reversal"]
+        if "REVERSED" in said:
             return True
-        return bool(reversals) and entry["op"] != "hold" and self.open(entry, at) == 0
+        if not said or entry["op"] == "hold" or self.open(entry, at):
+            return False
+        return "PARTIAL" in said or self.reversed_share(entry, at) > 0
 
     # What a message must lead to
 
@@ -117,6 +124,15 @@ class CardModel:
 
     def _load(self, message: Message) -> Expected:
         return {"code": "00", "effect": message["amount"], "amount": message["amount"]}
+
+    def _transfer(self, message: Message) -> Expected:
+        """Whether the other card could receive is judged where its state is known."""
+        if message["amount"] > self.available:
+            return {"code": "51"}
+        if message["half"] is None:
+            return {"code": "05", "rules": {"TOCARD"}, "receiver": "unfit"}
+        amount = message["amount"]
+        return {"code": "00", "effect": -amount, "amount": amount, "way": True}
 
     def _cash_out(self, message: Message) -> Expected:
         cashable = sum(lot["left"] for lot in self.lots.values() if lot["cashable"])
@@ -157,13 +173,14 @@ class CardModel:
                     approval = message["names_approval"]
                     named = bool(approval) and entry["approval"] == approval
                     named = named or entry["key"] == message["names_key"]
-                if named:
+                if named and entry["merchant"] == message["merchant"]:
                     return entry
         return None
 
     def _completion(self, message: Message, now_s: int) -> Expected:
         entry = self._named_hold(message)
-        if entry is None:
+        own = next((e for e in self._known() if e["key"] == message["own_request"]), None)
+        if entry is None or (own is not None and own["approved"]):
             return self._advice(message, now_s)
         hold = self.holds.get(entry["version"])
         if hold is None:
@@ -193,11 +210,11 @@ class CardModel:
         rules = set()
         if own is not None and own["approved"]:
             return {"code": "00", "rules": {"DONEBEFORE"}}
-        if own is not None and own["op"] == "tombstone":
+        if own is not None and own["op"] == "tombstone" and own["told_by"] != message["key"]:
             rules.add("BARRED")
         if message["amount"] > message["floor"]:
             rules.add("FLOORLIMIT")
-        if self._is_late(message, now_s):
+        if self.is_late(message, now_s):
             rules.add("CLOCK")
         if self.status != ACTIVE:
             rules.add("STATUS")
@@ -215,12 +232,13 @@ class CardModel:
             "rules": {"SHORTFALL"} if found < amount else {""},
         }
 
-    def _is_late(self, message: Message, now_s: int) -> bool:
+    def is_late(self, message: Message, now_s: int) -> bool:
+        """Whether its own time is before the horizon."""
         return bool(message["instant"]) and message["instant"] < now_s - self.horizon_s
 
     def _reversal(self, message: Message, now_s: int) -> Expected:
         nothing = {"code": "00", "rs": "NOTHING"}
-        if self._is_late(message, now_s):
+        if self.is_late(message, now_s):
             return {"code": "05", "rs": "LATE"}
         original = self.entries.get(message["names_key"])
         if message["reverses_nothing"]:
@@ -243,7 +261,8 @@ class CardModel:
                 return nothing if done else {"code": "00", "rs": "ALREADY"}
             left = hold["amount"]
         if left in (0, final):
-            return {"code": "00", "rs": "ALREADY"}
+            settled = {} if original["op"] == "hold" else {"undoes": original}
+            return {"code": "00", "rs": "ALREADY"} | settled
         if final > left:
             return {"code": "13"}
         undone = left - final
@@ -251,31 +270,90 @@ class CardModel:
         done["undoes"] = original
         if hold is not None:
             return done | {"effect": undone, "held": -undone}
+        if original["op"] == "transfer":
+            return done | self._untransfer(message, undone)
         if original["op"] in _TO_MERCHANT:
             paid = -sum(min(x, 0) for x in self._still_out(original).values())
             unpaid = min(undone, max(left - paid, 0))
             return done | {"effect": undone - unpaid, "relieves": unpaid}
-        found = min(undone, self.available)
-        if found < undone and message["reason"] != "time_out":
+        kept, unpaid = 0, 0
+        if original["op"] == "return":  # no more is taken than its sale's reversal leaves to take
+            sale = original["undoes"]
+            kept = max(self.open(sale) + undone - sale["roof"], 0)
+            unpaid = self.open(sale) + sum(min(x, 0) for x in self._still_out(sale).values())
+        due = undone - kept
+        found = min(due, self.available)
+        if found < due and message["reason"] != "time_out":
             return {"code": "05", "rules": {"SPENT"}}
-        if found < undone:
+        if found < due:
             done |= {"rs": "PARTIAL", "freezes": True}
-            done["owed"] = {"shortfall": undone - found, "suspense": 0}
-        return done | {"effect": -found}
+            done["owed"] = {"shortfall": due - found, "suspense": 0}
+        pays = min(kept, unpaid, self.available - found)
+        return done | {"effect": -found - pays, "relieves": pays}
+
+    def _untransfer(self, message: Message, undone: int) -> Expected:
+        """All that the receiver still has, and no more than is left of the transfer."""
+        half, spent = message["half"], {"rs": "PARTIAL", "rules": {"SPENT"}, "way": True}
+        if half is None:
+            return spent | {"receiver": "empty", "amount": 0, "undoes": None}
+        found = min(undone, half["available"] - half["effect"])
+        if found < undone:
+            return spent | {"effect": found, "amount": found}
+        return {"effect": found, "amount": found, "way": True, "rules": {""}}
+
+    def receive(self, link: dict[str, Any], main: dict[str, Any]) -> None:
+        """The other end of a transfer: a new lot for each that gave, of its kind."""
+        demand(self.status == ACTIVE, "a card that could not receive", link)
+        demand(link["kinds"] == main["kinds"], "value of another kind", link, main)
+        for number, (amount, origin, cashable, expires, _) in zip(
+            link["lots"], link["kinds"], strict=True
+        ):
+            self.lots_made += 1
+            demand(number == self.lots_made, "received into no new lot", link)
+            lot = {"left": amount, "paid": origin == 1, "cashable": cashable, "expires": expires}
+            self.lots[number] = lot
+        demand(sum(link["moves"].values()) == link["effect"] > 0, "another amount", link)
+        self._note(link, "receipt")
+
+    def give_up(self, link: dict[str, Any]) -> None:
+        """The other end of a transfer's reversal: out of the very lots first."""
+        receipt = next((e for e in self.entries.values() if e["version"] == link["undoes"]), None)
+        demand(receipt is not None and receipt["op"] == "receipt", "undoes no receipt", link)
+        assert receipt is not None
+        out = self._still_out(receipt)
+        own = sum(min(out[lot], self.lots[lot]["left"]) for lot in receipt["lots"] if out[lot] > 0)
+        taken = -sum(link["moves"].get(lot, 0) for lot in receipt["lots"])
+        demand(taken >= min(own, -link["effect"]), "taken out of other lots", link, receipt)
+        for lot, amount in link["moves"].items():
+            self.lots[lot]["left"] += amount
+            demand(amount < 0 <= self.lots[lot]["left"], "a lot below zero", lot, link)
+        demand(sum(link["moves"].values()) == link["effect"], "another amount", link)
+        receipt["undone_by"].append(self._note(link, "give_up"))
+
+    def _note(self, link: dict[str, Any], op: str) -> Entry:
+        demand(link["key"] not in self.entries, "a second link for one key", link)
+        entry: Entry = {
+            **{name: link[name] for name in ("key", "content", "version", "answer")},
+            "before": None,
+            "op": op,
+            "approved": link["code"] == "00",
+            "posted_s": link["now_s"],
+            "amount": abs(link["effect"]),
+            "tx": link["answer"]["tx"],
+            "approval": "",
+            "lots": dict(link["moves"]),
+            "undone_by": [],
+        }
+        demand(entry["approved"], "half of a refusal", link)
+        self.entries[link["key"]] = entry
+        return entry
 
     def _still_out(self, entry: Entry) -> dict[int, int]:
         """Per lot, what an original took (below 0) or gave and is not back yet."""
         sums: dict[int, int] = dict(entry["lots"])
         for other in entry["undone_by"]:
-            part = self._still_out(other)
-            for lot, amount in part.items():
+            for lot, amount in self._still_out(other).items():
                 sums[lot] = sums.get(lot, 0) + amount
-            # what a return gave and could not be taken from again stays given, wherever it lay
-            loose = self.open(other) - sum(part.values())
-            for lot in part if other["op"] == "return" and loose else ():
-                share = max(min(part[lot], -loose), 0)
-                loose += share
-                sums[lot] -= share
         return sums
 
     # What it did
@@ -302,17 +380,36 @@ class CardModel:
             "answer": link["answer"],
             "lots": lots,
             "undone_by": [],
-            "owed": dict(expected.get("owed", {"shortfall": 0, "suspense": 0})),
+            "merchant": message["merchant"],
+            "undoes": expected.get("undoes"),
+            "course": [(0, expected.get("amount", 0))],
+            "roof": expected.get("amount", 0),
         }
         self._move(message, expected, entry, link, now_s)
         self.entries[message["key"]] = entry
         if expected.get("undoes") is not None:
-            expected["undoes"]["undone_by"].append(entry)
+            self._undo(expected["undoes"], entry)
         if expected.get("freezes"):
             self.status = FROZEN
 
-    def bar(self, key: str, version: int, answer: dict[str, Any], now_s: int) -> None:
-        """A tombstone: from now on this key has an answer, and that is no."""
+    def _undo(self, original: Entry, entry: Entry) -> None:
+        """What is left of an original, and how much of it can come back when a return is undone."""
+        original["undone_by"].append(entry)
+        version, amount = entry["version"], entry["amount"]
+        left = original["course"][-1][1] - amount
+        original["course"].append((version, left))
+        if entry["op"] == "reversal":
+            original["roof"] = left
+            if original["op"] == "return":
+                sale = original["undoes"]
+                left = min(sale["course"][-1][1] + amount, sale["roof"])
+                sale["course"].append((version, left))
+
+    def bar(self, key: str, version: int, answer: dict[str, Any], now_s: int, told_by: str) -> None:
+        """A tombstone: from now on this key has an answer, and that is no.
+
+        `told_by`: the key of the advice that has told of this request, and so bars it.
+        """
         demand(key not in self.entries, "barred though it was known", key, version)
         self.entries[key] = {
             "key": key,
@@ -326,6 +423,8 @@ class CardModel:
             "tx": answer["tx"],
             "answer": answer,
             "undone_by": [],
+            "course": [(0, 0)],
+            "told_by": told_by,
         }
 
     def _move(
@@ -341,9 +440,9 @@ class CardModel:
             demand(list(moves) == [self.lots_made], "a load that is no new lot", link)
             new = {"left": 0, "paid": True, "cashable": True, "expires": 0}
             self.lots[self.lots_made] = new
-        if op in ("redeem", "hold", "advice", "cash_out"):
+        if op in ("redeem", "hold", "advice", "cash_out", "transfer"):
             demand(moves == self._in_order(-effect, op == "cash_out"), "not the lots' turn", link)
-        if undoes is not None and undoes["op"] in _TO_MERCHANT and op in ("return", "reversal"):
+        if undoes is not None and undoes["op"] in _OUT and op in ("return", "reversal"):
             out = self._still_out(undoes)
             fits = all(0 < x <= -out.get(lot, 0) for lot, x in moves.items())
             demand(fits, "not back into the very lots", moves, out, message)

@@ -19,6 +19,8 @@ from switch.journal import journal
 from switch.journal.journal import JournalDown, JournalSession
 from switch.journal.server import ConnectionLost, ServerError
 
+from .clock import pause
+
 __all__ = [
     "AppendFault",
     "Killed",
@@ -39,7 +41,8 @@ CARD_COLUMNS = _names(
 )
 LINK_COLUMNS = _names(
     "card_id version prev_batch_id request_key operation response tx purse amount_minor "
-    "available_after held_after undoes terminal_id merchant_id body"
+    "available_after held_after undoes terminal_id merchant_id batch_number counts counted_minor "
+    "body"
 )
 POSTING_COLUMNS = _names(
     "n leg card_id debit_kind debit_id credit_kind credit_id amount_minor purse currency"
@@ -83,11 +86,11 @@ class NoTrouble:
 
     async def there(self, slow_s: float = 0) -> None:
         """A call on its way to the store."""
-        await trio.sleep(self.latency_s() + slow_s)
+        await pause(self.latency_s() + slow_s)
 
     async def back(self) -> None:
         """Its reply on its way back."""
-        await trio.sleep(self.latency_s())
+        await pause(self.latency_s())
 
     def append_fault(self) -> tuple[AppendFault | None, float]:
         """What befalls the next append, and a time in seconds that goes with it."""
@@ -142,6 +145,8 @@ class MemoryDatabase:
         """A statement's rows or value."""
         if query == journal._APPEND:
             return self.append_batch(args)
+        if query == journal._CONFIRM:
+            return None  # no standby is waited for here
         if query == journal._BARRIER:
             self.barriers[args[0]] += 1
             return 1
@@ -159,9 +164,9 @@ class MemoryDatabase:
         """The function of the same name; the migrations have it in SQL."""
         month, batch_id, posted_at = args[:3]
         cards = _rows(CARD_COLUMNS, args[3:16])
-        links = _rows(LINK_COLUMNS, args[16:31])
-        postings = _rows(POSTING_COLUMNS, args[31:41])
-        refusals = _rows(REFUSAL_COLUMNS, args[41:48])
+        links = _rows(LINK_COLUMNS, args[16:34])
+        postings = _rows(POSTING_COLUMNS, args[34:44])
+        refusals = _rows(REFUSAL_COLUMNS, args[44:51])
         if cards:
             if not all(self.is_as_expected(card) for card in cards):
                 return 1 if self.knows_batch(month, batch_id) else 2
@@ -220,6 +225,13 @@ class MemoryDatabase:
         approval_codes: Sequence[str],
     ) -> list[dict[str, Any]]:
         found = [link for key in keys for link in self._by_key[key]]
+        own = [link for link in found if link["card_id"] in card_ids]
+        for undoer in [link for link in own if link["month"] >= oldest_month]:
+            found += [
+                link
+                for link in self._by_card[undoer["card_id"]]
+                if link["version"] == undoer["undoes"]
+            ]
         for card_id in card_ids:
             chain = self._by_card[card_id]
             found += [link for link in chain if link["undoes"] > 0]
@@ -228,7 +240,7 @@ class MemoryDatabase:
                 for link in chain
                 if link["tx"] in transaction_ids or link["tx"][-6:] in approval_codes
             ]
-        return [dict(link) for link in found if link["month"] >= oldest_month]
+        return [link | {"batch_closed": False} for link in found if link["month"] >= oldest_month]
 
 
 def _rows(names: list[str], columns: Sequence[Any]) -> list[dict[str, Any]]:
@@ -286,7 +298,7 @@ class MemoryConnection:
         if fault is ReadFault.LOST:
             raise self._lost()
         if fault is ReadFault.SILENT:
-            await trio.sleep(timeout_s or 0)
+            await pause(timeout_s or 0)
             self.closed = True
             raise ConnectionLost("TimeoutError")
         return list(await self._call(query, args, time_s if fault is ReadFault.SLOW else 0))

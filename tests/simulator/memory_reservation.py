@@ -16,6 +16,7 @@ import trio
 from switch.reservation.connection import RedisDown
 from switch.reservation.store import ReservationStore, Sealer
 
+from .clock import pause
 from .memory_journal import Killed
 
 __all__ = ["CacheFault", "MemoryCache", "MemoryReservation", "NoCacheTrouble"]
@@ -143,7 +144,7 @@ class MemoryRedisConnection:
         if fault is CacheFault.LATE:
             trouble.later(timeout_s + time_s, lambda: self._do(function, cards, holder, args))
         else:
-            await trio.sleep(trouble.latency_s() + (time_s if fault is CacheFault.SLOW else 0))
+            await pause(trouble.latency_s() + (time_s if fault is CacheFault.SLOW else 0))
             if fault is CacheFault.FLUSHED:
                 cache.flush()
             if fault is CacheFault.EARLY:
@@ -151,9 +152,9 @@ class MemoryRedisConnection:
             twice = fault is CacheFault.TWICE
             reply = self._do(function, cards, holder, args, twice=twice)
         if fault in (CacheFault.LATE, CacheFault.SILENT):
-            await trio.sleep(timeout_s)
+            await pause(timeout_s)
             raise RedisDown("silent")
-        await trio.sleep(trouble.latency_s())
+        await pause(trouble.latency_s())
         if not self._alive():
             raise Killed
         if isinstance(reply, list):

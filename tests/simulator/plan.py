@@ -29,6 +29,7 @@ class Op(enum.StrEnum):
     COMPLETION = "completion"
     ADVICE = "advice"
     EXPIRY = "expiry"
+    TRANSFER = "transfer"
     REVERSAL = "reversal"
     OUTCOME = "outcome"
 
@@ -43,6 +44,9 @@ class Action:
     till: int
     card: int
     amount_minor: int = 0
+    to_card: int | None = None
+    """Which card a transfer goes to (one past the last: one that does not exist), or which one its
+    reversal names."""
     parent: int | None = None
     """The action that this one is about."""
     waits: bool = False
@@ -190,6 +194,7 @@ _WEIGHTS = {
     Op.COMPLETION: 12,
     Op.ADVICE: 8,
     Op.EXPIRY: 3,
+    Op.TRANSFER: 14,
     Op.REVERSAL: 28,
     Op.OUTCOME: 8,
 }
@@ -203,9 +208,14 @@ _PARENTS = {
 
 
 def draw(seed: int) -> Plan:
-    """The plan of a seed."""
+    """The plan of a seed.
+
+    Each has its own mixture: some operations are left out, others come often, a few kinds of faults
+    strike. What is always mixed alike never shows what only another mixture brings about.
+    """
     chance = random.Random(seed)
     setting = _draw_setting(chance)
+    weights = _draw_weights(chance)
     count = chance.choice((8, 16, 24, 40))
     span_ms = chance.choice((5, 60, 400, 1200))
     if seed % 8 == 0:  # a flood: more than a window's worth of messages for one card in one batch
@@ -215,20 +225,31 @@ def draw(seed: int) -> Plan:
         )
     actions: list[Action] = []
     for number in range(count):
-        actions.append(_draw_action(chance, setting, actions, number, span_ms))
+        actions.append(_draw_action(chance, setting, weights, actions, number, span_ms))
     rate = chance.choice((0, 0.02, 0.1, 0.25))
     faults: list[Fault] = []
-    for kinds, calls in ((AppendFault, count), (ReadFault, count), (CacheFault, 3 * count)):
+    for enumeration, calls in ((AppendFault, count), (ReadFault, count), (CacheFault, 3 * count)):
+        kinds = list(enumeration)
+        if chance.random() < 0.5:
+            kinds = chance.sample(kinds, chance.randint(1, 2))
         for call in range(calls):
             if chance.random() < rate:
                 time_ms = chance.choice((1, 10, 80, 300))
-                faults.append(Fault(chance.choice(list(kinds)), call, time_ms))
+                faults.append(Fault(chance.choice(kinds), call, time_ms))
     crashes = [
         Crash(chance.randrange(40, 60 + 30 * count), chance.randrange(setting.workers))
         for _ in range(chance.choice((0, 0, 1, 3)))
     ]
     jumps = [_draw_jump(chance, setting, span_ms) for _ in range(chance.choice((0, 0, 0, 1, 2)))]
     return Plan(seed, setting, tuple(actions), tuple(faults), tuple(crashes), tuple(jumps))
+
+
+def _draw_weights(chance: random.Random) -> dict[Op, int]:
+    """How often each operation comes: as usual in one seed of three."""
+    if chance.random() < 0.33:
+        return dict(_WEIGHTS)
+    weights = {op: weight * chance.choice((0, 1, 1, 4)) for op, weight in _WEIGHTS.items()}
+    return weights | {Op.REDEEM: max(weights[Op.REDEEM], 10)}
 
 
 def _draw_setting(chance: random.Random) -> Setting:
@@ -271,9 +292,14 @@ def _draw_card(chance: random.Random) -> Card:
 
 
 def _draw_action(
-    chance: random.Random, setting: Setting, before: list[Action], number: int, span_ms: int
+    chance: random.Random,
+    setting: Setting,
+    weights: dict[Op, int],
+    before: list[Action],
+    number: int,
+    span_ms: int,
 ) -> Action:
-    op = chance.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+    op = chance.choices(list(weights), list(weights.values()))[0]
     till, card = chance.randrange(len(setting.tills)), chance.randrange(len(setting.cards))
     settings: dict[str, object] = {
         "at_ms": chance.randrange(span_ms),
@@ -289,12 +315,15 @@ def _draw_action(
             chance.randrange(longest_ms) for _ in range(chance.randint(1, 3))
         )
     parents = [action for action in before if action.op in _PARENTS.get(op, ())]
-    if op in _PARENTS and not parents:
+    if (op in _PARENTS and not parents) or (op is Op.TRANSFER and len(setting.cards) == 1):
         op = Op.REDEEM
     if op in _PARENTS:
         parent = chance.choice(parents[-8:])
         till, card = parent.till, parent.card
         settings |= _about(chance, op, parent)
+    elif op is Op.TRANSFER:
+        others = [n for n in range(len(setting.cards)) if n != card]
+        settings["to_card"] = chance.choice([*others * 6, len(setting.cards)])
     elif op is Op.CASH_OUT:
         settings["amount_minor"] = chance.choice((0, 100))
     elif op is Op.REDEEM and chance.random() < 0.04:
@@ -338,6 +367,8 @@ def _about(chance: random.Random, op: Op, parent: Action) -> dict[str, object]:
         settings["reason"] = chance.choice(("time_out", "time_out", "customer", "merchant"))
         if chance.random() < 0.2:
             settings["final_minor"] = chance.choice((0, amount_minor // 2, amount_minor))
+        if parent.op is Op.TRANSFER:
+            settings["to_card"] = chance.choice((None, parent.to_card))
     elif op is Op.OUTCOME:
         settings |= {"bars": chance.random() < 0.4, "amount_minor": 0}
     return settings

@@ -5,8 +5,11 @@ Whatever the order, the judge must be content, and the card must end where the d
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -62,17 +65,22 @@ SETS = {
     "hold, its repeat, completion, another sale": [HOLD, HOLD, COMPLETE, COMPLETE, EMPTY],
     "sale, its reversal, a question that bars": [REDEEM, REDEEM, UNDO, ASK, ASK],
     "sale, its stand-in, the reversal": [REDEEM, STAND_IN, STAND_IN, UNDO],
+    "sale, its stand-in, the reversal, their repeats": [REDEEM, REDEEM, STAND_IN, STAND_IN, UNDO],
+    "hold, its repeat, reversal, its repeat, completion": [HOLD, HOLD, UNDO, UNDO, COMPLETE],
+    "hold, reversal, completion, another sale": [HOLD, UNDO, COMPLETE, COMPLETE, EMPTY],
 }
 
 
 class Script(World):
     """Delivers what it is told in the order it is told."""
 
-    def __init__(self, messages: Sequence[Message], *, waits: bool) -> None:
+    def __init__(
+        self, messages: Sequence[Message], *, waits: bool, setting: Setting = SETTING
+    ) -> None:
         actions = {action.number: action for action, _ in messages}
         # who is named need not be sent
         named = {0: REDEEM} | actions
-        super().__init__(Plan(1, SETTING, tuple(named.values())))
+        super().__init__(Plan(1, setting, tuple(named.values())))
         self.messages = messages
         self.waits = waits
         self.heard = trio.Event()
@@ -118,6 +126,12 @@ def orders(messages: list[Action]) -> Iterator[list[Message]]:
             yield list(zip(order, (0, *others), strict=True))
 
 
+def ways(messages: list[Action]) -> int:
+    """How many orders there are, by the multinomial formula."""
+    counts = Counter(action.number for action in messages).values()
+    return math.factorial(len(messages)) // math.prod(map(math.factorial, counts))
+
+
 def told(story: Story) -> str:
     return "\n".join(story.trace)
 
@@ -138,7 +152,8 @@ def test_every_order_over_two_workers(name: str) -> None:
         assert verdict(story) == "", told(story)
         check_end(story)
         count += 1
-    assert count >= 48
+    assert count == ways(SETS[name]) * 2 ** (len(SETS[name]) - 1)
+    print(f"{name}: {count} orders over two workers")
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -177,8 +192,16 @@ class Gate(NoTrouble):
 class Stepwise(Script):
     """All messages at once; which call the journal takes next is a choice."""
 
-    def __init__(self, messages: Sequence[Message], choices: list[int], *, split: bool) -> None:
-        super().__init__(messages, waits=False)
+    def __init__(
+        self,
+        messages: Sequence[Message],
+        choices: list[int],
+        *,
+        split: bool,
+        batch_max: int = SETTING.batch_max,
+    ) -> None:
+        setting = dataclasses.replace(SETTING, batch_max=batch_max)
+        super().__init__(messages, waits=False, setting=setting)
         self.gate = self.database.trouble = Gate()
         self.choices = choices
         self.made: list[tuple[int, int]] = []
@@ -226,24 +249,74 @@ RACES = {
     "hold, reversal and completion": [(HOLD, 0), (UNDO, 1), (COMPLETE, 0)],
     "sale and a question that bars": [(REDEEM, 0), (ASK, 1)],
     "sale, reversal and both again": [(REDEEM, 0), (UNDO, 1), (REDEEM, 1), (UNDO, 0)],
+    "sale and its stand-in": [(REDEEM, 0), (STAND_IN, 1)],
+    "sale, its stand-in, the reversal": [(REDEEM, 0), (STAND_IN, 1), (UNDO, 0)],
+    "five at once": [(REDEEM, 0), (REDEEM, 1), (UNDO, 0), (UNDO, 1), (EMPTY, 1)],
+    "five at once about a hold": [(HOLD, 0), (HOLD, 1), (UNDO, 1), (COMPLETE, 0), (COMPLETE, 1)],
 }
 
 
-@pytest.mark.parametrize("split", [False, True], ids=["one cache", "split brain"])
-@pytest.mark.parametrize("name", RACES)
-def test_every_race_at_the_journal(name: str, split: bool) -> None:
-    """The whole tree of choices, with the cache's order and without."""
+def explored(messages: Sequence[Message], *, split: bool, batch_max: int) -> tuple[int, int]:
+    """Plays the whole tree of choices: how many leaves it has, and in how many one was stale."""
     choices: list[int] | None = []
     runs = stale = 0
     while choices is not None:
-        world = Stepwise(RACES[name], choices, split=split)
+        world = Stepwise(messages, choices, split=split, batch_max=batch_max)
         story = play(world)
         assert verdict(story) == "", f"{choices}\n{told(story)}"
         check_end(story)
         stale += any("stale" in line for line in story.trace)
         choices = next_choices(world.made)
         runs += 1
-        assert runs < 5000, "more than can be looked at"
+        assert runs < 20_000, "more than can be looked at"
+    return runs, stale
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["one cache", "split brain"])
+@pytest.mark.parametrize("name", RACES)
+def test_every_race_at_the_journal(name: str, split: bool) -> None:
+    """The whole tree of choices, with the cache's order and without."""
+    runs, stale = explored(RACES[name], split=split, batch_max=SETTING.batch_max)
+    print(f"{name}, {'split' if split else 'one cache'}: {runs} interleavings")
     if split:
         assert runs > 5
         assert stale > 0
+
+
+@pytest.mark.parametrize("name", [name for name in RACES if len(RACES[name]) >= 4])
+def test_every_race_of_single_messages(name: str) -> None:
+    """Each message a batch of its own, each worker with all cards for itself."""
+    runs, stale = explored(RACES[name], split=True, batch_max=1)
+    print(f"{name}, one by one: {runs} interleavings")
+    assert runs > 40
+    assert stale > 0
+
+
+FIVE = {
+    "sale": [REDEEM, REDEEM, UNDO, UNDO, STAND_IN],
+    "hold": [HOLD, HOLD, UNDO, UNDO, COMPLETE],
+}
+
+
+def dealt(messages: list[Action]) -> list[list[Message]]:
+    """All ways to hand these to two workers, each in some order; not which of the two is which."""
+    hands: dict[frozenset[tuple[int, ...]], list[Message]] = {}
+    for order in orders(messages):
+        halves = [[action for action, index in order if index == worker] for worker in (0, 1)]
+        hands[frozenset(tuple(a.number for a in half) for half in halves)] = order
+    return list(hands.values())
+
+
+@pytest.mark.parametrize("name", FIVE)
+def test_every_race_of_five_messages(name: str) -> None:
+    """Original, repeat, reversal, its repeat, completion or advice: dealt in every way, and then
+    every order in which the journal can be asked."""
+    runs = stale = 0
+    hands = dealt(FIVE[name])
+    for messages in hands:
+        some, some_stale = explored(messages, split=True, batch_max=1)
+        runs, stale = runs + some, stale + some_stale
+    print(f"{name}: {len(hands)} ways to deal five messages, {runs} interleavings")
+    assert len(hands) > 60
+    assert runs > 1000
+    assert stale > 500

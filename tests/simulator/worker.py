@@ -18,6 +18,7 @@ from switch.journal.rows import Refusal
 from switch.pipeline import Lane, Pipeline, Ticket
 from switch.reservation.store import Sealer
 
+from .clock import pause
 from .memory_journal import Killed, MemoryJournal
 from .memory_reservation import MemoryReservation
 
@@ -66,7 +67,7 @@ class Worker:
                 nursery.start_soon(self.life.run)
                 await self.life.dead.wait()
                 self.life.cancel()
-                await trio.sleep(_REVIVED_AFTER_S)
+                await pause(_REVIVED_AFTER_S)
 
 
 class Life:
@@ -153,7 +154,7 @@ class Life:
             await self._lost_journal.wait()
             self._lost_journal = trio.Event()
             while not self._pipeline.journal_up:
-                await trio.sleep(_PROBE_PERIOD_S)
+                await pause(_PROBE_PERIOD_S)
                 with contextlib.suppress(JournalDown):
                     await session.rows("select 1")
                     self._pipeline.journal_up = True
@@ -169,7 +170,8 @@ class Life:
         now = trio.current_time()
         self._waiting[delivery.number] = delivery
         card_id = sent.message["card"]
-        ticket = Ticket(request, card_id, now, now + ANSWER_WITHIN_S, delivery)
+        to_id = sent.message["to"]
+        ticket = Ticket(request, card_id, now, now + ANSWER_WITHIN_S, delivery, to_id)
         self._pipeline.submit([ticket])
 
     # What the pipeline tells

@@ -41,6 +41,8 @@ from switch.journal.journal import (
 )
 from switch.journal.rows import CardRow
 
+PURSES = ("ecash", "voucher", "points")
+
 # -- in it goes ---------------------------------------------------------------------------------
 
 
@@ -151,27 +153,35 @@ async def test_a_card_that_does_not_exist_is_stale(owner: Connection, session: S
 # -- all or nothing -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "at", "value"),
-    [
-        ("c_ecash_available", 0, -1),
-        ("c_ecash_available", 1, -1),
-        ("c_points_held", 2, -5),
-        ("l_after", 2, -1),
-        ("l_version", 1, 0),
-        ("p_amount", 0, 0),
-        ("p_amount", 2, -100),
-        ("l_card", 0, None),
-        ("l_tx", 1, "far too long for a transaction id"),
-        ("r_mti", 0, "020000"),
-        ("c_version", 0, 2**40),  # does not even leave this side
-    ],
-)
+BAD_VALUES: list[tuple[str, object]] = [
+    # each constraint
+    *((f"c_{purse}_{part}", -1) for purse in PURSES for part in ("available", "held")),
+    ("c_version", -1),
+    ("l_version", 0),
+    ("l_after", -1),
+    ("l_held", -1),
+    ("p_amount", 0),
+    ("p_amount", -100),
+    # each kind of value that a column does not take
+    ("c_state", None),
+    ("l_card", None),
+    ("l_body", None),
+    ("p_debit_id", None),
+    ("l_tx", "far too long for a transaction id"),
+    ("p_currency", "EURO"),
+    ("r_mti", "020000"),
+    ("r_rule", None),
+    ("c_version", 2**40),  # does not even leave this side
+]
+
+
+@pytest.mark.parametrize("at", range(3))
+@pytest.mark.parametrize(("name", "value"), BAD_VALUES)
 async def test_one_bad_row_spoils_its_batch_and_leaves_nothing(
     owner: Connection, session: Sessions, name: str, at: int, value: object
 ) -> None:
     rows = await new_cards(owner, 3)
-    good = batch(rows, refusals=[refusal()])
+    good = batch(rows, refusals=[refusal() for _ in range(3)])
     journal = session()
     with trio.fail_after(WAIT_S), pytest.raises(BatchRejected):
         await journal.append(changed(good, name, at, value))
@@ -298,6 +308,27 @@ async def test_batches_with_the_same_cards_in_any_order_never_deadlock(
     assert sorted(set(outcomes)) == [Outcome.COMMITTED, Outcome.STALE]
     assert outcomes.count(Outcome.COMMITTED) == 40
     assert await deadlocks(owner) == before
+
+
+async def test_rows_are_locked_in_order_of_card_in_whatever_order_they_come(
+    owner: Connection, other: Connection, session: Sessions
+) -> None:
+    rows = await new_cards(owner, 2)
+    first, second = sorted(rows)
+    journal = session()
+    pid = await backend(journal)
+    await hold(other, second)
+    answers = Answers()
+    with trio.fail_after(WAIT_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answers.append, journal, backwards(batch(rows)))
+            await until_waiting(owner, pid)
+            with pytest.raises(asyncpg.LockNotAvailableError):
+                await owner.rows(
+                    "select 1 from card_state where card_id = $1 for update nowait", first
+                )
+            await other.script("rollback")
+    assert answers.outcomes == [Outcome.COMMITTED]
 
 
 async def deadlocks(owner: Connection) -> int:
