@@ -229,7 +229,7 @@ class Till(threading.Thread):
                 asked.abandoned = True
                 return
             if time.monotonic() > deadline:
-                raise AssertionError(f"not answered in {_CHASE_S:.0f} s: {asked.replies}")
+                raise AssertionError(f"not answered in {_CHASE_S:.0f} s: {asked.replies[-3:]}")
             if asked.attempts[-1].reply is not None:
                 time.sleep(self._random.uniform(0.005, 0.05))
             line = self._random.randrange(2)
