@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard fastpath/*.pyx fastpath/*.pxd fastpath/csrc/*)
 
-.PHONY: setup run test simulate faults lint bench clean
+.PHONY: setup run test simulate mutants faults lint bench clean
 
 setup: $(VENV)/.built
 
@@ -25,6 +25,10 @@ test: setup
 SEEDS ?= 1-2000
 simulate: setup
 	$(BIN)/python -m tests.simulator --seeds $(SEEDS)
+
+# Protecting lines taken out one by one, in copies of the tree: each must turn its tests red.
+mutants: setup
+	$(BIN)/python -m tests.mutants
 
 # Faults for real, as many rounds of each row as wanted; goes on where it was interrupted.
 ROUNDS ?= 20

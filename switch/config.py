@@ -56,6 +56,7 @@ _INTEGER_RANGES: dict[str, tuple[int, int]] = {
     "workers": (1, 1_024),
     "batch_max": (1, 4_096),
     "lanes": (1, 64),
+    "key_overlap_minutes": (1, 10_080),
     "queue_max": (1, 1_000_000),
     "link_in_flight_max": (1, 1_000_000),
     "link_connections_max": (1, 1_000_000),
@@ -126,6 +127,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     link_half_frame_timeout_s: int = 30  # how long the rest of a begun frame may take
     link_send_buffer_bytes_max: int = 1 << 20  # unread replies after which a peer is dropped
     keepalives_per_minute_max: int = 120  # frames of length 0 one connection may send
+
+    # Keys.
+    key_overlap_minutes: int = 60  # how long a MAC or PIN key is still taken after a key change
 
     # Time.
     answer_within_ms: int = 4_000  # older requests are declined (91) before they enter a batch

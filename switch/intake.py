@@ -13,49 +13,39 @@ from collections.abc import Callable, Sequence
 
 from fastpath.codec import Message, decode, encode, encode_unsealed, seal
 from fastpath.errors import FormatError
-from fastpath.mac import MacKey, sign_many, verify_many
+from fastpath.mac import sign_many
 from fastpath.specs import DE
 from rules.ledger import Answer
 from rules.responses import Response, Rule
+from switch.authentication import Received, first_uses, lacks_pin_key, terminal_of, verify
 from switch.connection import Connection
 from switch.journal.rows import Refusal
 from switch.logs import RateLimited
 from switch.metrics import FrameRefusal, Metrics
 from switch.pipeline import Pipeline, Ticket
-from switch.programme import AcquirerLink, Programme, TerminalEntry
+from switch.programme import AcquirerLink, Programme
+from switch.settlement import Desk, DeskTicket
 from switch.wire.link import Frame, LinkState
+from switch.wire.private import build_private
 from switch.wire.replies import plain_answer, reply_fields, reply_mti
 from switch.wire.salvage import salvage
+from switch.wire.settling import concerns_no_card, is_cut_over, read_request
 from switch.wire.translate import Refused, Translator
 
-__all__ = ["Intake", "Received"]
+__all__ = ["Intake"]
 
 _TERMINAL, _MERCHANT = int(DE.TERMINAL), int(DE.MERCHANT)
 _ACQUIRER, _STAN, _RRN = int(DE.ACQUIRER), int(DE.STAN), int(DE.RRN)
-_SECURITY_CONTROL, _NETWORK_CODE = int(DE.SECURITY_CONTROL), int(DE.NETWORK_CODE)
-_CARD_CLASSES = frozenset("1246")
-_SIGN_ON, _SIGN_OFF, _ECHO = "001", "002", "301"
+_NETWORK_CODE, _PRIVATE = int(DE.NETWORK_CODE), int(DE.PRIVATE)
+_CARD_CLASSES = frozenset("12346")
+_SIGN_ON, _SIGN_OFF, _KEY_CHANGE, _ECHO = "001", "002", "101", "301"
+_DOUBTS_MAX = 1_000
+"""Messages with a wrong MAC that wait until it has been looked for a newer key."""
+_KEY_CHANGES_MAX = 1_000
 _REFUSALS_WAITING_MAX = 10_000
 _LINES_PER_SECOND_MAX = 100
 
 log = logging.getLogger(__name__)
-
-
-class Received:
-    """A message on its way through the switch, with what its reply needs."""
-
-    __slots__ = ("arrived", "connection", "mac_key", "message", "terminal", "tpdu")
-
-    def __init__(
-        self, connection: Connection, message: Message, tpdu: bytes, arrived: float
-    ) -> None:
-        self.connection = connection
-        self.message = message
-        self.tpdu = tpdu
-        self.arrived = arrived
-        self.terminal: TerminalEntry | None = None
-        self.mac_key: MacKey | None = None
-        """Set once the message's MAC was right; signs the reply."""
 
 
 class Intake:
@@ -79,6 +69,14 @@ class Intake:
         self._answer_within_s = answer_within_s
         self._limited = RateLimited(log, lines_per_second_max=_LINES_PER_SECOND_MAX)
         self.pipeline: Pipeline | None = None
+        self.doubts: deque[Received] | None = None
+        """Wrong MACs that may be right under a key that this worker does not know yet."""
+        self.key_changes: deque[Received] | None = None
+        """Requests for a new key; answered by who takes them out of here."""
+        self.first_uses: set[tuple[int, str, int]] = set()
+        """(terminal, usage, version) of pending keys that were used: they are current from now."""
+        self.on_key_work: Callable[[], None] = lambda: None
+        self.desk: Desk | None = None
         self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_WAITING_MAX)
         """What is to go into the refusal log; the oldest are dropped when it cannot be written."""
 
@@ -87,6 +85,10 @@ class Intake:
         """The programme in force."""
         return self._translator.programme
 
+    @programme.setter
+    def programme(self, programme: Programme) -> None:
+        self._translator.programme = programme
+
     # Frames in
 
     def receive(self, connection: Connection, frames: list[Frame], now: float) -> None:
@@ -94,9 +96,32 @@ class Intake:
         link = self.programme.links[connection.link.config.name]
         answers: list[tuple[Received, Answer]] = []
         decoded = self._decode(connection, frames, now, answers)
-        verified = self._authenticate(decoded, link, answers)
+        verified = self._authenticate(decoded, link, answers, self.doubts)
+        self._go_on(verified, link, answers)
+
+    def resume(self, doubtful: Sequence[Received]) -> None:
+        """It has been looked for newer keys: these MACs are right by now, or wrong."""
+        for received in doubtful:
+            link = self.programme.links[received.connection.link.config.name]
+            answers: list[tuple[Received, Answer]] = []
+            self._go_on(self._authenticate([received], link, answers, None), link, answers)
+
+    def cannot_look(self, doubtful: Sequence[Received]) -> None:
+        """Postgres is down: whether these MACs are right cannot be said now."""
+        rule = Rule.STORE
+        answers = [(each, self._plain(each, Response.CANNOT_DECIDE, rule)) for each in doubtful]
+        self.reply(answers)
+
+    def _go_on(
+        self,
+        verified: list[Received],
+        link: AcquirerLink,
+        answers: list[tuple[Received, Answer]],
+    ) -> None:
+        """From authenticated messages to tickets or replies."""
         now_s = int(self._utc_now().timestamp())
         tickets: list[Ticket] = []
+        desk_tickets: list[DeskTicket] = []
         for received in verified:
             try:
                 ticket = self._translate(received, link, now_s)
@@ -107,13 +132,18 @@ class Intake:
             else:
                 if isinstance(ticket, Ticket):
                     tickets.append(ticket)
-                else:
+                elif isinstance(ticket, DeskTicket):
+                    desk_tickets.append(ticket)
+                elif ticket is not None:
                     answers.append((received, ticket))
         if answers:
             self.reply(answers)
         if tickets:
             assert self.pipeline is not None
             self.pipeline.submit(tickets)
+        for desk_ticket in desk_tickets:
+            assert self.desk is not None
+            self.desk.submit(desk_ticket)
 
     def _decode(
         self,
@@ -149,84 +179,76 @@ class Intake:
         decoded: list[Received],
         link: AcquirerLink,
         answers: list[tuple[Received, Answer]],
+        doubts: deque[Received] | None,
     ) -> list[Received]:
-        """Terminal first (58), then the MACs of all in one call (63)."""
-        known: list[tuple[Received, tuple[MacKey, ...]]] = []
+        """Those whose terminal is known (else 58) and whose MAC is right (else 63)."""
+        known: list[Received] = []
         for received in decoded:
-            message = received.message
-            terminal = self._terminal_of(message, link)
-            if terminal is None:
-                if message.get(_TERMINAL) is None:
-                    error = FormatError("missing", field=_TERMINAL)
-                    answers.append((received, self._format_refusal(received, error)))
-                    continue
+            received.terminal = terminal_of(received.message, self.programme, link)
+            if received.terminal is not None:
+                known.append(received)
+            elif received.message.get(_TERMINAL) is None:
+                error = FormatError("missing", field=_TERMINAL)
+                answers.append((received, self._format_refusal(received, error)))
+            else:
                 self._metrics.frame_refused(FrameRefusal.TERMINAL)
                 refusal = self._refusal(received, Response.NOT_PERMITTED_TO_TERMINAL, Rule.TERMINAL)
                 answers.append((received, refusal))
-                continue
-            received.terminal = terminal
-            control = message.get(_SECURITY_CONTROL)
-            version = int(control[:2]) if control else None
-            known.append((received, terminal.keys.mac_candidates(version)))
-        rights = verify_many(
-            [keys[0] for _, keys in known if keys],
-            [r.message.raw[: r.message.mac_covers] for r, keys in known if keys],
-            [r.message.mac or b"" for r, keys in known if keys],
-        )
-        verdicts = iter(rights)
-        verified = []
-        for received, keys in known:
-            message = received.message
-            right = next(verdicts) if keys else False
-            if right:
-                received.mac_key = keys[0]
-            else:
-                covered, mac = message.raw[: message.mac_covers], message.mac or b""
-                others = (key for key in keys[1:] if key.verify(covered, mac))
-                received.mac_key = next(others, None)
-            if received.mac_key is None:
-                self._metrics.frame_refused(FrameRefusal.MAC)
-                answers.append((received, self._refusal(received, Response.MAC_WRONG, Rule.MAC)))
-            else:
-                verified.append(received)
+        verified, wrong = verify(known)
+        if doubts is not None:
+            unsure = [received for received in wrong if received.message.mac]
+            unsure += [received for received in verified if lacks_pin_key(received)]
+            del unsure[max(_DOUBTS_MAX - len(doubts), 0) :]
+            if unsure:
+                doubts.extend(unsure)
+                self.on_key_work()
+                wrong = [received for received in wrong if received not in unsure]
+                verified = [received for received in verified if received not in unsure]
+        for received in wrong:
+            self._metrics.frame_refused(FrameRefusal.MAC)
+            answers.append((received, self._refusal(received, Response.MAC_WRONG, Rule.MAC)))
+        for received in verified:
+            used = first_uses(received)
+            if used:
+                self.first_uses.update(used)
+                self.on_key_work()
         return verified
 
-    def _terminal_of(self, message: Message, link: AcquirerLink) -> TerminalEntry | None:
-        code = message.get(_TERMINAL)
-        terminal = self.programme.terminals.get(code.strip()) if code is not None else None
-        if terminal is None or not terminal.enabled or terminal.link != link.name:
-            return None
-        merchant = message.get(_MERCHANT)
-        if merchant is not None and merchant.strip() != terminal.merchant_code:
-            return None
-        return terminal
+    def _translate(
+        self, received: Received, link: AcquirerLink, now_s: int
+    ) -> Ticket | DeskTicket | Answer | None:
+        """A ticket for the pipeline or the desk, or the answer where neither is needed.
 
-    def _translate(self, received: Received, link: AcquirerLink, now_s: int) -> Ticket | Answer:
-        """A ticket for the pipeline, or the answer where no card is concerned."""
+        None for what is answered later.
+        """
         message, terminal = received.message, received.terminal
         assert terminal is not None
         acquirer = message.get(_ACQUIRER)
         if acquirer is not None and acquirer not in (link.acquirer_id, *link.foreign_acquirer_ids):
             raise Refused(Response.NOT_PERMITTED_TO_TERMINAL, Rule.ACQUIRER)
-        message_class = message.mti[1]
-        if message_class == "8":
+        cuts_over = is_cut_over(message)
+        if message.mti[1] == "8" and not cuts_over:
             return self._network_management(received)
         if not received.connection.link.may_transact():
             raise Refused(Response.NOT_PERMITTED_TO_TERMINAL, Rule.SIGN_ON)
         if not terminal.merchant_open:
             raise Refused(Response.UNKNOWN_MERCHANT, Rule.MERCHANT)
-        if message_class not in _CARD_CLASSES:
+        cardless = concerns_no_card(message)
+        if message.mti[1] not in _CARD_CLASSES and not cardless:
             raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
-        if message.get(_MERCHANT) is None:
+        if message.get(_MERCHANT) is None and not cuts_over:
             raise FormatError("missing", field=_MERCHANT)
-        translated = self._translator.translate(
-            message, terminal, link, self._next_transaction_id(), now_s
-        )
         deadline = received.arrived + self._answer_within_s
-        return Ticket(translated.request, translated.card_id, received.arrived, deadline, received)
+        parts = (message, terminal, link, self._next_transaction_id(), now_s)
+        if cardless:
+            request_of_desk = read_request(self._translator, *parts)
+            return DeskTicket(request_of_desk, received.arrived, deadline, received)
+        translated = self._translator.translate(*parts)
+        request, card_id = translated.request, translated.card_id
+        return Ticket(request, card_id, received.arrived, deadline, received, translated.other_id)
 
-    def _network_management(self, received: Received) -> Answer:
-        """0800: sign-on, sign-off, echo."""
+    def _network_management(self, received: Received) -> Answer | None:
+        """0800: sign-on, sign-off, echo, and a new key."""
         code = received.message.get(_NETWORK_CODE)
         if received.message.get(_STAN) is None:
             raise FormatError("missing", field=_STAN)
@@ -237,6 +259,12 @@ class Intake:
             link.signed_on()
         elif code == _SIGN_OFF:
             link.signed_off()
+        elif code == _KEY_CHANGE and self.key_changes is not None:
+            if len(self.key_changes) >= _KEY_CHANGES_MAX:
+                return self._plain(received, Response.CANNOT_DECIDE, Rule.BUSY)
+            self.key_changes.append(received)
+            self.on_key_work()
+            return None
         elif code != _ECHO:
             raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
         return self._plain(received, Response.APPROVED, Rule.NONE)
@@ -289,9 +317,12 @@ class Intake:
 
     def answered(self, answers: Sequence[tuple[Ticket, Answer]]) -> None:
         """Answers of the pipeline, final and durable: sign and send them."""
+        self.settled([(ticket.context, answer) for ticket, answer in answers])
+
+    def settled(self, answers: Sequence[tuple[object, Answer]]) -> None:
+        """The same for answers that come with the message they are to."""
         replies = []
-        for ticket, answer in answers:
-            received = ticket.context
+        for received, answer in answers:
             assert isinstance(received, Received)
             replies.append((received, answer))
             if answer.rule:
@@ -327,6 +358,8 @@ class Intake:
             message = received.message
             offset_min = received.terminal.utc_offset_min if received.terminal else 0
             fields = reply_fields(message, answer, now, offset_min)
+            if received.private:
+                fields[_PRIVATE] = f"{fields[_PRIVATE]!s}{build_private(received.private)}"
             mti = reply_mti(message.mti) or "0810"
             bodies.append(_unsigned(message, mti, fields, signed=received.mac_key is not None))
         signed = [

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from fastpath.mac import MacAlgorithm
 from rules.requests import Terminal
+from switch.keyblock import KeyBlockError
 from switch.keys import CardSecrets, KeyUsage, MasterKey
 from switch.terminal_keys import PinFormat, TerminalKeys
 
-__all__ = ["AcquirerLink", "Programme", "TerminalEntry", "load_programme", "read_epoch"]
+__all__ = ["AcquirerLink", "Programme", "ProgrammeSource", "TerminalEntry", "read_epoch"]
 
-Rows = Callable[[str], Awaitable[list[Any]]]
+Rows = Callable[..., Awaitable[list[Any]]]
 
+# Terminals changed by a transaction that was not over when it was looked before, with all of it.
 _TERMINALS = """
 select t.terminal_id, trim(t.code) as code, t.link, t.network, t.mac_algorithm, t.pin_format,
        t.key_version, t.floor_limit_minor, t.utc_offset_min, t.may_return_unlinked,
        t.completion_tolerance_percent, t.enabled,
        m.merchant_id, trim(m.code) as merchant_code, m.open
 from terminal t join merchant m using (merchant_id)
+where t.changed_xid >= $1
 """
+_KEYS = """
+select terminal_id, usage, version, block from terminal_key where terminal_id = any($1::int[])
+"""
+_CHANGES = """
+select terminal_id, usage, version, block, extract(epoch from activated_at)::float8 as activated_s
+from key_change where terminal_id = any($1::int[]) order by made_at, activated_at
+"""
+_OLDEST = "select pg_snapshot_xmin(pg_current_snapshot()) as xid"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,7 +63,7 @@ class TerminalEntry:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Programme:
-    """All of it, replaced as a whole when it is loaded anew."""
+    """All of it, replaced as a whole when something of it has changed."""
 
     currency: str
     epoch: str
@@ -62,34 +73,149 @@ class Programme:
     token_key: bytes
 
 
-async def load_programme(rows: Rows, master_key: MasterKey) -> Programme:
-    """Read the programme; `rows` runs a query. Key blocks are opened for their one usage each."""
-    programme = (await rows("select currency from programme order by programme_id limit 1"))[0]
-    links = {
-        row["name"]: AcquirerLink(
-            row["name"],
-            row["acquirer_id"],
-            frozenset(row["foreign_acquirer_ids"]),
-            row["packager"],
-            row["header"],
-            row["sign_on"],
+class ProgrammeSource:
+    """Reads the programme, and later what has changed of it.
+
+    `rows` runs a query. Key blocks are opened for their one usage each; a terminal whose blocks or
+    numbers make no sense is told to `on_fault` (its code, the kind of fault) and stays as it was,
+    or away.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        master_key: MasterKey,
+        *,
+        key_window_s: float = 3600,
+        on_fault: Callable[[str, str], None] = lambda _code, _kind: None,
+    ) -> None:
+        self._rows = rows
+        self._master_key = master_key
+        self._key_window_s = key_window_s
+        self._on_fault = on_fault
+        self._seen = 0
+
+    async def load(self) -> Programme:
+        """All of it."""
+        rows, master_key = self._rows, self._master_key
+        programme = (await rows("select currency from programme order by programme_id limit 1"))[0]
+        blocks = {row["usage"]: row["block"] for row in await rows("select * from programme_key")}
+        empty = Programme(
+            currency=programme["currency"],
+            epoch=await read_epoch(rows),
+            links={},
+            terminals={},
+            secrets=CardSecrets(
+                master_key.unwrap(blocks["pvv"], KeyUsage.PVV),
+                master_key.unwrap(blocks["code"], KeyUsage.CODE),
+            ),
+            token_key=master_key.unwrap(blocks["token"], KeyUsage.TOKEN),
         )
-        for row in await rows("select * from acquirer_link")
-    }
-    keys: dict[tuple[int, str], dict[int, str]] = {}
-    for row in await rows("select * from terminal_key"):
-        keys.setdefault((row["terminal_id"], row["usage"]), {})[row["version"]] = row["block"]
-    blocks = {row["usage"]: row["block"] for row in await rows("select * from programme_key")}
-    return Programme(
-        currency=programme["currency"],
-        epoch=await read_epoch(rows),
-        links=links,
-        terminals={row["code"]: _terminal(row, keys, master_key) for row in await rows(_TERMINALS)},
-        secrets=CardSecrets(
-            master_key.unwrap(blocks["pvv"], KeyUsage.PVV),
-            master_key.unwrap(blocks["code"], KeyUsage.CODE),
-        ),
-        token_key=master_key.unwrap(blocks["token"], KeyUsage.TOKEN),
+        self._seen = 0
+        return await self.refreshed(empty)
+
+    async def refreshed(self, programme: Programme) -> Programme:
+        """The programme with what has changed since; the very same one where nothing has."""
+        oldest = (await self._rows(_OLDEST))[0]["xid"]
+        changed = await self._rows(_TERMINALS, self._seen)
+        links = {row["name"]: _link(row) for row in await self._rows("select * from acquirer_link")}
+        ids = {row["terminal_id"] for row in changed}
+        keys = _by_terminal(await self._rows(_KEYS, list(ids))) if ids else {}
+        changes = _by_terminal(await self._rows(_CHANGES, list(ids))) if ids else {}
+        self._seen = oldest
+        if not ids and links == programme.links:
+            return programme
+        before = {entry.rules.terminal_id: entry for entry in programme.terminals.values()}
+        terminals = {
+            code: entry
+            for code, entry in programme.terminals.items()
+            if entry.rules.terminal_id not in ids
+        }
+        for row in changed:
+            number = row["terminal_id"]
+            try:
+                entry = self._terminal(row, keys.get(number, ()), changes.get(number, ()))
+            except (KeyBlockError, ValueError) as error:
+                self._on_fault(row["code"], type(error).__name__)
+                if number not in before:
+                    continue
+                entry = before[number]
+            terminals[entry.code] = entry
+        return dataclasses.replace(programme, links=links, terminals=terminals)
+
+    def _terminal(
+        self, row: Mapping[str, Any], issued: Iterable[Any], changes: Iterable[Any]
+    ) -> TerminalEntry:
+        blocks: dict[str, dict[int, str]] = {"mac": {}, "pin": {}}
+        for key in issued:
+            blocks.setdefault(key["usage"], {})[key["version"]] = key["block"]
+        issued_pin = max(blocks["pin"], default=0)
+        in_force = {"mac": [(row["key_version"], 0.0)], "pin": [(issued_pin, 0.0)]}
+        pending = {"mac": 0, "pin": 0}
+        for key in changes:
+            usage, version, since_s = key["usage"], key["version"], key["activated_s"]
+            blocks[usage][version] = key["block"]
+            if since_s is None:
+                pending[usage] = version
+            else:
+                in_force[usage].append((version, since_s))
+        keys: dict[str, dict[int, bytes]] = {}
+        for usage, as_usage in (("mac", KeyUsage.MAC), ("pin", KeyUsage.PIN)):
+            wanted = {*(version for version, _ in in_force[usage][-2:]), pending[usage]}
+            keys[usage] = {
+                version: self._master_key.unwrap(blocks[usage][version], as_usage)
+                for version in wanted & blocks[usage].keys()
+            }
+        previous, _ = in_force["mac"][-2] if len(in_force["mac"]) > 1 else (0, 0)
+        previous_pin, _ = in_force["pin"][-2] if len(in_force["pin"]) > 1 else (0, 0)
+        (current, since_s), (current_pin, since_pin_s) = in_force["mac"][-1], in_force["pin"][-1]
+        return TerminalEntry(
+            code=row["code"],
+            merchant_code=row["merchant_code"],
+            merchant_open=row["open"],
+            link=row["link"],
+            enabled=row["enabled"],
+            utc_offset_min=row["utc_offset_min"],
+            rules=Terminal(
+                row["terminal_id"],
+                row["merchant_id"],
+                row["network"],
+                row["may_return_unlinked"],
+                row["floor_limit_minor"],
+                row["completion_tolerance_percent"],
+            ),
+            keys=TerminalKeys(
+                MacAlgorithm(row["mac_algorithm"]),
+                keys["mac"],
+                current,
+                keys["pin"],
+                PinFormat(row["pin_format"]),
+                previous=previous,
+                previous_until_s=since_s + self._key_window_s,
+                pending=pending["mac"],
+                current_pin=current_pin or None,
+                pending_pin=pending["pin"],
+                previous_pin=previous_pin,
+                previous_pin_until_s=since_pin_s + self._key_window_s,
+            ),
+        )
+
+
+def _by_terminal(rows: Iterable[Any]) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    for row in rows:
+        found.setdefault(row["terminal_id"], []).append(row)
+    return found
+
+
+def _link(row: Mapping[str, Any]) -> AcquirerLink:
+    return AcquirerLink(
+        row["name"],
+        row["acquirer_id"],
+        frozenset(row["foreign_acquirer_ids"]),
+        row["packager"],
+        row["header"],
+        row["sign_on"],
     )
 
 
@@ -106,35 +232,3 @@ async def read_epoch(rows: Rows) -> str:
         " from installation i, pg_control_system() s"
     )
     return str(found[0]["epoch"])
-
-
-def _terminal(
-    row: Mapping[str, Any], keys: Mapping[tuple[int, str], Mapping[int, str]], master: MasterKey
-) -> TerminalEntry:
-    def opened(usage: str, as_usage: KeyUsage) -> dict[int, bytes]:
-        blocks = keys.get((row["terminal_id"], usage), {})
-        return {version: master.unwrap(block, as_usage) for version, block in blocks.items()}
-
-    return TerminalEntry(
-        code=row["code"],
-        merchant_code=row["merchant_code"],
-        merchant_open=row["open"],
-        link=row["link"],
-        enabled=row["enabled"],
-        utc_offset_min=row["utc_offset_min"],
-        rules=Terminal(
-            row["terminal_id"],
-            row["merchant_id"],
-            row["network"],
-            row["may_return_unlinked"],
-            row["floor_limit_minor"],
-            row["completion_tolerance_percent"],
-        ),
-        keys=TerminalKeys(
-            MacAlgorithm(row["mac_algorithm"]),
-            opened("mac", KeyUsage.MAC),
-            row["key_version"],
-            opened("pin", KeyUsage.PIN),
-            PinFormat(row["pin_format"]),
-        ),
-    )

@@ -24,22 +24,28 @@ class TerminalKeys:
     """The keys of a terminal, or of a link for all its terminals: expanded once, never shown.
 
     Versions are 1 to 99, as DE 53 names them. `mac_keys` and `pin_keys` map a version to the
-    key's bytes. `current` is the MAC key version in force; lower ones are former versions, higher
-    ones were handed out by a key change and have not been used yet. `taken_until_s` says up to
-    which instant (seconds since 1970) a former version is still taken; one without an entry
-    is not taken any more. `reply_keys` are there for terminals whose replies have a key of their
-    own. `current_pin` defaults to the highest version of `pin_keys`.
+    key's bytes. `current` is the MAC key version in force. `previous` was in force before it and is
+    taken until `previous_until_s` (seconds since 1970). `pending` was handed out by a key change
+    and has not been used yet; its first right MAC makes it the current one. Other versions are not
+    taken. `reply_keys` are there for terminals whose replies have a key of their own. Of PIN keys
+    `current_pin` is in force (by default the highest of `pin_keys`), `pending_pin` from its first
+    use, and `previous_pin` is taken until `previous_pin_until_s`.
     """
 
     __slots__ = (
         "_mac_keys",
         "_pin_keys",
+        "_previous_pin",
+        "_previous_pin_until_s",
+        "_previous_until_s",
         "_reply_keys",
-        "_taken_until_s",
         "algorithm",
         "current",
         "current_pin",
+        "pending",
+        "pending_pin",
         "pin_format",
+        "previous",
     )
 
     def __init__(
@@ -50,15 +56,23 @@ class TerminalKeys:
         pin_keys: Mapping[int, bytes],
         pin_format: PinFormat = PinFormat.FORMAT_0,
         *,
-        taken_until_s: Mapping[int, float] | None = None,
+        previous: int = 0,
+        previous_until_s: float = 0,
+        pending: int = 0,
         reply_keys: Mapping[int, bytes] | None = None,
         current_pin: int | None = None,
+        pending_pin: int = 0,
+        previous_pin: int = 0,
+        previous_pin_until_s: float = 0,
     ) -> None:
         for version in (*mac_keys, *pin_keys, *(reply_keys or ())):
             if not 1 <= version <= _VERSION_MAX:
                 raise ValueError(f"key version {version} is not between 1 and {_VERSION_MAX}")
-        if current not in mac_keys:
-            raise ValueError(f"there is no MAC key of the current version {current}")
+        for version in (current, *filter(None, (previous, pending))):
+            if version not in mac_keys:
+                raise ValueError(f"there is no MAC key of version {version}")
+        if len({current, previous, pending} - {0}) < 1 + bool(previous) + bool(pending):
+            raise ValueError("one MAC key version in two places")
         if current_pin is not None and current_pin not in pin_keys:
             raise ValueError(f"there is no PIN key of the current version {current_pin}")
         lengths = (16, 24) if pin_format is PinFormat.FORMAT_0 else (16, 24, 32)
@@ -66,11 +80,17 @@ class TerminalKeys:
             raise ValueError(f"PIN key has a wrong length for format {pin_format.value}")
         self.algorithm = algorithm
         self.current = current
+        self.previous = previous
+        self.pending = pending
+        self.pending_pin = pending_pin
         self.pin_format = pin_format
-        self.current_pin = max(pin_keys, default=0) if current_pin is None else current_pin
+        usable = [version for version in pin_keys if version != pending_pin]
+        self.current_pin = max(usable, default=0) if current_pin is None else current_pin
         self._mac_keys = {number: MacKey(algorithm, key) for number, key in mac_keys.items()}
         self._pin_keys = dict(pin_keys)
-        self._taken_until_s = dict(taken_until_s or {})
+        self._previous_until_s = previous_until_s
+        self._previous_pin = previous_pin
+        self._previous_pin_until_s = previous_pin_until_s
         self._reply_keys = {
             number: MacKey(algorithm, key) for number, key in (reply_keys or {}).items()
         }
@@ -86,27 +106,27 @@ class TerminalKeys:
     ) -> tuple[MacKey, ...]:
         """The keys a request's MAC may be made with, the likeliest first.
 
-        A named version is that one alone, nothing when it is unknown or its window is over.
-        None named (or 0): the current one, then the previous inside its window, then one that a
-        key change handed out, for its first right MAC makes it the current one. `now_s` defaults
-        to the wall clock, which is only asked where a former version exists.
+        A named version is that one alone, nothing when it is not taken (any more). None named (or
+        0): the current one, then the previous inside its window, then the pending one. `now_s`
+        defaults to the wall clock, which is only asked where a previous version exists.
         """
-        if version:
-            key = self._mac_keys.get(version)
-            return () if key is None or not self._is_taken(version, now_s) else (key,)
         keys = self._mac_keys
-        if len(keys) == 1:
+        if version:
+            taken = version in (self.current, self.pending) or (
+                version == self.previous and self._is_in_window(now_s)
+            )
+            return (keys[version],) if taken else ()
+        if not self.previous and not self.pending:
             return (keys[self.current],)
-        former = max((number for number in keys if number < self.current), default=0)
-        later = sorted(number for number in keys if number > self.current)
-        previous = [former] if former and self._is_taken(former, now_s) else []
-        return tuple(keys[number] for number in (self.current, *previous, *later))
+        versions = [self.current]
+        if self.previous and self._is_in_window(now_s):
+            versions.append(self.previous)
+        if self.pending:
+            versions.append(self.pending)
+        return tuple(keys[number] for number in versions)
 
-    def _is_taken(self, version: int, now_s: float | None) -> bool:
-        if version >= self.current:
-            return True
-        until_s = self._taken_until_s.get(version)
-        return until_s is not None and (time.time() if now_s is None else now_s) < until_s
+    def _is_in_window(self, now_s: float | None) -> bool:
+        return (time.time() if now_s is None else now_s) < self._previous_until_s
 
     def version_of(self, key: MacKey) -> int:
         """The version of a key that `mac_candidates` gave. `LookupError` for a foreign one."""
@@ -120,5 +140,7 @@ class TerminalKeys:
         return self._reply_keys.get(version) or self._mac_keys[version]
 
     def pin_key(self, version: int | None = None) -> bytes | None:
-        """The PIN key of a version (none named, or 0: the current one); None if there is none."""
+        """The PIN key of a version (none named, or 0: the current one); None if none is taken."""
+        if version and version == self._previous_pin and time.time() >= self._previous_pin_until_s:
+            return None
         return self._pin_keys.get(version or self.current_pin)

@@ -11,7 +11,6 @@ import os
 import resource
 import secrets
 import signal
-from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,20 @@ from rules.booking import Policy
 from rules.identity import counted_transaction_id
 from switch.config import Settings
 from switch.intake import Intake
-from switch.journal.journal import BatchRejected, JournalDown, JournalSession
-from switch.journal.rows import Refusal, batch_arguments
+from switch.journal.journal import JournalDown, JournalSession
 from switch.journal.witness import Witness
+from switch.key_desk import KeyDesk
 from switch.keys import derive
 from switch.logs import configure, event
 from switch.metrics import Metrics, Store, StoreFault, http_response, request_path
 from switch.pipeline import Lane, Pipeline
 from switch.prepare import load_master_key, load_saved_settings
-from switch.programme import load_programme, read_epoch
+from switch.programme import ProgrammeSource, read_epoch
 from switch.projections.process import ProjectorFile, keep_projecting
+from switch.refusal_log import RefusalLog
 from switch.reservation.store import ReservationStore, Sealer
 from switch.server import Server, link_config, listening_socket, private_listener
+from switch.settlement import Desk
 from switch.supervised_workers import PARENT_FD_VARIABLE, READY_FD_VARIABLE
 from switch.tls import server_context
 from switch.wire.translate import Translator
@@ -44,7 +45,6 @@ __all__ = ["WorkerFile", "run_worker", "work"]
 
 _BATCH_COUNTER_BITS = 40
 _NEW_CARDS_PERIOD_S = 1.0
-_REFUSALS_PERIOD_S = 0.2
 _PROBE_PERIOD_S = 0.05
 _MONTHS_PERIOD_S = 600
 _LAG_PERIOD_S = 5
@@ -110,13 +110,8 @@ class Worker:
         self._url = url
         self._session = session
         self._run = run
-        # Of its own: an append may have to wait long, and the probe must not wait behind it.
-        self._refusal_session = JournalSession(
-            url, run, witness=Witness.of(file.data_dir, file.index)
-        )
         self._session_turn = trio.Lock()
         self._lane_journals: list[JournalSession] = []
-        self._refusal_turn = trio.Lock()
         self._metrics = Metrics([_POS, _NETWORK])
         self._draining = False
         self._beat = trio.current_time()
@@ -143,7 +138,16 @@ class Worker:
 
     async def _load(self) -> None:
         master_key = load_master_key(self._settings, Path(self._file.data_dir))
-        self._programme = await load_programme(self._session.rows, master_key)
+        self._key_session = JournalSession(
+            self._url, self._run, witness=Witness.of(self._file.data_dir, self._file.index)
+        )
+        source = ProgrammeSource(
+            self._key_session.rows,
+            master_key,
+            key_window_s=self._settings.key_overlap_minutes * 60,
+            on_fault=_terminal_faulty,
+        )
+        self._programme = await source.load()
         tokens_path = Path(self._file.data_dir) / "tokens.tab"
         self._tokens = TokenTable.open(tokens_path, TokenKey(self._programme.token_key))
         self._cards_known = 0
@@ -163,25 +167,40 @@ class Worker:
             trio.current_time,
             answer_within_s=settings.answer_within_ms / 1000,
         )
-        policy = Policy(
-            settings.pin_tries_max, settings.code_tries_max, settings.horizon_days * 86_400
-        )
-        self._pipeline = Pipeline(
+        horizon_s = settings.horizon_days * 86_400
+        policy = Policy(settings.pin_tries_max, settings.code_tries_max, horizon_s)
+        self._intake.pipeline = self._pipeline = Pipeline(
             self._intake, policy, batch_max=settings.batch_max, queue_max=settings.queue_max
         )
-        self._intake.pipeline = self._pipeline
+        # Of its own: an append may have to wait long, and the probe must not wait behind it.
+        self._refusals = RefusalLog(
+            JournalSession(
+                self._url, self._run, witness=Witness.of(self._file.data_dir, self._file.index)
+            ),
+            self._intake.refusals,
+            self._pipeline,
+            self._batch_ids.__next__,
+            utc_now,
+            batch_max=settings.batch_max,
+        )
+        self._keys = KeyDesk(
+            self._key_session, master_key, source, self._intake, self._next_transaction_id
+        )
+        session = JournalSession(self._url, self._run, on_down=self._count_failure)  # fails alone
+        self._intake.desk = self._desk = Desk(
+            self._pipeline, session, self._intake.settled, utc_now, queue_max=settings.queue_max
+        )
         self._server = Server(
             self._metrics, self._intake.receive, connections_max=settings.link_connections_max
         )
 
     def _lane(self, number: int) -> tuple[Lane, ReservationStore]:
         settings = self._settings
-        sealing_key = derive(self._programme.token_key, "cache seal", 32)
         reservation = ReservationStore(
             self._file.redis_url,
             f"cs:{self._programme.epoch}",
             f"{self._run}.{number}.{secrets.token_hex(4)}".encode(),
-            Sealer(sealing_key),
+            Sealer(derive(self._programme.token_key, "cache seal", 32)),
             timeout_s=settings.redis_timeout_ms / 1000,
             possession_ms=settings.possession_ms,
             on_error=self._redis_failed,
@@ -198,9 +217,12 @@ class Worker:
         self._metrics.store_error(Store.REDIS, fault)
         event(log, logging.WARNING, "redis-failed", kind=kind)
 
-    def _postgres_failed(self, kind: str) -> None:
+    def _count_failure(self, kind: str) -> None:
         fault = StoreFault.TIMEOUT if kind == "TimeoutError" else StoreFault.CONNECTION
         self._metrics.store_error(Store.POSTGRES, fault)
+
+    def _postgres_failed(self, kind: str) -> None:
+        self._count_failure(kind)
         if self._pipeline.journal_up:
             self._pipeline.journal_up = False
             event(log, logging.ERROR, "postgres-failed", kind=kind)
@@ -215,11 +237,13 @@ class Worker:
             nursery.start_soon(lane.run)
         background: list[Callable[[], Awaitable[None]]] = [
             self._pipeline.watch,
+            self._desk.run,
             self._server.watch_deadlines,
-            self._write_refusals,
+            self._refusals.run,
             self._probe_postgres,
             self._watch_cards,
             self._watch_months,
+            self._keys.run,
             self._heartbeat,
             self._watch_parent,
             lambda: self._listen_for_notices(lanes[0][1]),
@@ -245,7 +269,7 @@ class Worker:
         self._draining = True
         event(log, logging.INFO, "draining", connections=self._server.connections)
         await self._server.drain()
-        await self._flush_refusals()
+        await self._refusals.flush()
 
     async def _rows(self, query: str, *args: object) -> list[Any]:
         """A question of a background task; a session answers one at a time."""
@@ -325,28 +349,6 @@ class Worker:
         await trio.lowlevel.wait_readable(int(descriptor or 0))
         os._exit(1)
 
-    # The refusal log
-
-    async def _write_refusals(self) -> None:
-        while True:
-            await trio.sleep(_REFUSALS_PERIOD_S)
-            await self._flush_refusals()
-
-    async def _flush_refusals(self) -> None:
-        """What reached no card goes into its log; kept here while Postgres is down."""
-        async with self._refusal_turn:
-            waiting = self._intake.refusals
-            while waiting and self._pipeline.journal_up:
-                rows = list(itertools.islice(waiting, self._settings.batch_max))
-                try:
-                    arguments = batch_arguments(next(self._batch_ids), utc_now(), (), rows)
-                    await self._refusal_session.append(arguments)
-                except JournalDown:
-                    return
-                except BatchRejected as error:
-                    event(log, logging.ERROR, "refusals-not-written", error=str(error))
-                _drop_first(waiting, len(rows))
-
     # Metrics and health
 
     async def _serve_metrics(self, task_status: trio.TaskStatus[None]) -> None:
@@ -379,9 +381,8 @@ class Worker:
         return True, "ready"
 
 
-def _drop_first(queue: deque[Refusal], count: int) -> None:
-    for _ in range(min(count, len(queue))):
-        queue.popleft()
+def _terminal_faulty(code: str, kind: str) -> None:
+    event(log, logging.ERROR, "terminal-not-loaded", terminal=code, kind=kind)
 
 
 def _say_ready() -> None:

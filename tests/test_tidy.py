@@ -223,7 +223,7 @@ TEST_LINES_MAX = 820
 FUNCTION_LINES_MAX = 70
 
 LONGER: Mapping[str, tuple[int, str]] = {
-    "switch/pipeline.py": (500, "all stages are to be read in one file"),
+    "switch/pipeline.py": (570, "all stages are to be read in one file"),
     "fastpath/tokens.pyx": (450, "one compile unit, so that the slots' code inlines"),
     "fastpath/codec.pyx": (530, "one compile unit, so that rows, cursor and message inline"),
 }

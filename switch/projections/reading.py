@@ -26,8 +26,8 @@ __all__ = [
 
 LINK_COLUMNS = """
     month, batch_id, n, card_id, version, prev_batch_id, request_key, operation, response, tx,
-    purse, amount_minor, available_after, held_after, undoes, terminal_id, merchant_id, posted_at,
-    xid, body
+    purse, amount_minor, available_after, held_after, undoes, terminal_id, merchant_id,
+    batch_number, counts, counted_minor, posted_at, xid, body
 """
 """All that a link says, in the order in which digests are made of it: never to be changed. What is
 added to the table later goes into a new format of the digest."""

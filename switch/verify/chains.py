@@ -10,7 +10,8 @@ import msgspec
 
 from rules.cards import CardState
 from rules.identity import key_instant
-from rules.replay import ReplayFault, check_state, first_state, follow
+from rules.ledger import Link
+from rules.replay import ReplayFault, check_counterpart, check_state, first_state, follow
 from rules.window import WINDOW_LENGTH
 from switch.journal.rows import link_from_row
 from switch.projections.reading import LINK_COLUMNS
@@ -26,6 +27,11 @@ _FOREVER = 0xFFFFFFFF
 _ALL = f"select {LINK_COLUMNS} from link order by card_id, version"  # noqa: S608 -- a constant
 _SOME = f"""
 select {LINK_COLUMNS} from link where card_id = any($1::bigint[]) order by card_id, version
+"""  # noqa: S608 -- a constant
+_OTHERS = f"""
+select {", ".join("l." + name.strip() for name in LINK_COLUMNS.split(","))}
+from unnest($1::bigint[], $2::int[], $3::bigint[]) as named (card_id, version, batch_id)
+join link l using (card_id, version, batch_id)
 """  # noqa: S608 -- a constant
 _ROWS = """
 select card_id, version, batch_id, status, ecash_available, ecash_held, voucher_available,
@@ -47,7 +53,7 @@ class _Chain:
         self._keys: deque[bytes] = deque()
         self._dropped = 0
 
-    def add(self, row: Any) -> None:
+    def add(self, row: Any) -> Link:
         """The next link. ReplayFault where it does not follow."""
         try:
             link = link_from_row(row)
@@ -63,6 +69,7 @@ class _Chain:
         self._keys.append(link.key + link.version.to_bytes(4, "big"))
         if len(self._keys) > WINDOW_LENGTH:
             self._dropped = max(self._dropped, key_instant(self._keys.popleft()) or _FOREVER)
+        return link
 
     @property
     def window(self) -> bytes:
@@ -80,6 +87,7 @@ async def replay_cards(
     links = cards = 0
     while page := await cursor.fetch(_PAGE):
         ended = []
+        halves: list[tuple[int, Link]] = []
         for row in page:
             card_id = row["card_id"]
             if chain is None or chain.card_id != card_id:
@@ -89,13 +97,18 @@ async def replay_cards(
             if chain.broken:
                 continue
             try:
-                chain.add(row)
+                link = chain.add(row)
+                if link.other_card_id:
+                    halves.append((row["batch_id"], link))
+                else:
+                    check_counterpart(link, None)
             except ReplayFault as fault:
                 chain.broken = True
                 findings.append(Finding(CHECK, card_id, row["version"], str(fault)))
         links += len(page)
         cards += len(ended)
         await _check_rows(raw, ended, findings)
+        await _check_halves(raw, halves, findings)
         progress(links)
         if len(findings) >= _FINDINGS_MAX:
             return links, cards, findings
@@ -103,6 +116,24 @@ async def replay_cards(
         await _check_rows(raw, [chain], findings)
         cards += 1
     return links, cards, findings
+
+
+async def _check_halves(
+    raw: Any, halves: Sequence[tuple[int, Link]], findings: list[Finding]
+) -> None:
+    """What these links did to other cards stands there, in the same batch."""
+    named = [(link.other_card_id, link.other_version, batch_id) for batch_id, link in halves]
+    rows = await raw.fetch(_OTHERS, *map(list, zip(*named, strict=True))) if named else []
+    others = {(row["card_id"], row["version"]): row for row in rows}
+    for _, link in halves:
+        try:
+            row = others.get((link.other_card_id, link.other_version))
+            check_counterpart(link, link_from_row(row) if row is not None else None)
+        except ReplayFault as fault:
+            findings.append(Finding(CHECK, link.card_id, link.version, str(fault)))
+        except (msgspec.DecodeError, ValueError):
+            what = "its other half cannot be read"
+            findings.append(Finding(CHECK, link.card_id, link.version, what))
 
 
 async def _check_rows(raw: Any, chains: Sequence[_Chain], findings: list[Finding]) -> None:

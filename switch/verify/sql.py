@@ -52,6 +52,14 @@ CHECKS: dict[str, str] = {
         select p.card_id, 0::bigint as version, 'a posting of a link that is not there' as what
         from posting p left join link l using (month, batch_id, n, card_id)
         where l.card_id is null limit 1""",
+    "each batch leaves nothing between two cards": """
+        select min(card_id) as card_id, 0::bigint as version,
+               'a transfer in its batch left one card and came to none' as what
+        from posting where debit_kind = 9 or credit_kind = 9
+        group by month, batch_id, purse, currency,
+                 case when debit_kind = 9 then debit_id else credit_id end
+        having sum(case when debit_kind = 9 then amount_minor else -amount_minor end) <> 0
+        order by 1 limit 1""",
     "a card's row is the state after its last link": """
         select c.card_id, c.version::bigint, 'its row is not what its last link left' as what
         from card_state c
@@ -80,4 +88,40 @@ CHECKS: dict[str, str] = {
                'a request key with two approved links' as what
         from link where response in (0, 10)
         group by card_id, request_key having count(*) > 1 order by card_id limit 1""",
+    "a link counts what it moved on its merchant's account": """
+        select l.card_id, l.version::bigint, 'it counts what it did not move' as what
+        from link l
+        left join (
+            select month, batch_id, n, card_id,
+                   sum(case when credit_kind = 2 then amount_minor else 0 end)
+                 - sum(case when debit_kind = 2 then amount_minor else 0 end) as net
+            from posting group by month, batch_id, n, card_id) as p
+            using (month, batch_id, n, card_id)
+        where l.counts > 0
+          and l.counted_minor * case when l.counts in (1, 4) then 1 else -1 end
+              <> coalesce(p.net, 0)
+        order by l.card_id, l.version limit 1""",
+    "a closed batch's totals are the sums of its links": """
+        select 0::bigint as card_id, 0::bigint as version,
+               format('terminal %s, batch %s (%s)', b.terminal_id, b.place, b.currency) as what
+        from terminal_batch b
+        left join (
+            select terminal_id, purse = 90 as points, place,
+                   array[count(*) filter (where counts = 3), count(*) filter (where counts = 4),
+                         count(*) filter (where counts = 1), count(*) filter (where counts = 2)]
+                       as numbers,
+                   array[sum(counted_minor) filter (where counts = 3),
+                         sum(counted_minor) filter (where counts = 4),
+                         sum(counted_minor) filter (where counts = 1),
+                         sum(counted_minor) filter (where counts = 2)] as amounts
+            from counted_link group by terminal_id, purse = 90, place) as l
+            on l.terminal_id = b.terminal_id and l.place = b.place
+               and l.points = (b.currency = '999')
+        where array[b.credits_number, b.credit_reversals_number, b.debits_number,
+                    b.debit_reversals_number]
+              <> coalesce(l.numbers, array[0, 0, 0, 0]::bigint[])
+           or array[b.credits_minor, b.credit_reversals_minor, b.debits_minor,
+                    b.debit_reversals_minor]::numeric[]
+              <> coalesce(array_replace(l.amounts, null, 0), array[0, 0, 0, 0]::numeric[])
+        order by b.terminal_id, b.place limit 1""",
 }

@@ -19,7 +19,8 @@ from switch.projections.checkpoints import (
     newest_block,
     read_checkpoints,
 )
-from switch.projections.sealing import Sealer, last_block
+from switch.projections.reading import START, read_entries
+from switch.projections.sealing import FIRST, Sealer, last_block
 from switch.signing import SigningKey, SigningKeyError
 from switch.verify import CHECKS, Finding, Report, chains, digests, verify
 
@@ -148,7 +149,8 @@ async def test_an_inserted_link_is_named(journal: World, url: str, sealer: Seale
     await journal.connection.script(
         "insert into link select month, batch_id, 77, card_id, 99, prev_batch_id, request_key,"
         " operation, response, 'ZZZZZZZZZZZZ', purse, amount_minor, available_after, held_after,"
-        f" undoes, terminal_id, merchant_id, posted_at, xid, body from link where {THE_LINK}"
+        " undoes, terminal_id, merchant_id, batch_number, counts, counted_minor, posted_at, xid,"
+        f" body from link where {THE_LINK}"
     )
     report = await checked(url, sealer)
     assert named(report, digests.CHECK) == [(CARD, 99)]
@@ -226,6 +228,24 @@ async def test_a_digest_row_that_was_changed_or_removed_is_seen(
     await journal.connection.script("delete from journal_digest where block > 2")
     whats = [found.what for found in (await checked(url, sealer)).findings]
     assert whats[0] == "the digests end with block 1, the projections not"
+
+
+async def test_a_block_of_another_history_does_not_fit_before_the_next(
+    journal: World, app: Connection, url: str, sealer: Sealer
+) -> None:
+    """Sealed under the right key, as out of a copy of this installation that went its own way."""
+    await journal.connection.script(
+        f"update link set terminal_id = 2 where card_id = {CARD} and version = 1"
+    )
+    entries = await app.unit(lambda raw: read_entries(raw, START, 6))
+    assert (entries[0].link["card_id"], entries[0].link["version"]) == (CARD, 1)
+    block = sealer.seal(entries, FIRST)[0]
+    await journal.connection.rows(
+        "update journal_digest set marks = $1, digest = $2 where block = 1",
+        *(block.marks, block.digest),
+    )
+    found = [f.what for f in (await checked(url, sealer)).findings if f.check == digests.CHECK]
+    assert found == ["block 2's digest is not that of its links"]
 
 
 async def _start_anew(journal: World) -> None:

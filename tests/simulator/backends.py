@@ -22,7 +22,7 @@ from switch.reservation.connection import load_library
 from switch.reservation.store import ReservationStore, Sealer
 
 from .memory_journal import MemoryDatabase, MemoryJournal
-from .memory_reservation import MemoryCache, MemoryReservation
+from .memory_reservation import CacheFault, MemoryCache, MemoryReservation, NoCacheTrouble
 
 __all__ = ["NOW", "Backend", "Memory", "Real", "batch", "changed", "request"]
 
@@ -57,6 +57,9 @@ class Backend(Protocol):
     def reservation(self, holder: bytes, possession_ms: int = 1000) -> ReservationStore:
         """A lane's store."""
 
+    def reservation_without_server(self) -> ReservationStore:
+        """A store that nobody answers."""
+
 
 class Memory:
     """Everything in this process."""
@@ -76,6 +79,18 @@ class Memory:
     def reservation(self, holder: bytes, possession_ms: int = 1000) -> ReservationStore:
         """A lane's store."""
         return MemoryReservation(self.cache, holder, SEALER, possession_ms=possession_ms)
+
+    def reservation_without_server(self) -> ReservationStore:
+        """A store that nobody answers."""
+        return MemoryReservation(MemoryCache(Nowhere()), b"none", SEALER)
+
+
+class Nowhere(NoCacheTrouble):
+    """No call arrives."""
+
+    def cache_fault(self) -> tuple[CacheFault | None, float]:
+        """Always the same."""
+        return CacheFault.DOWN, 0
 
 
 class Real:
@@ -106,6 +121,10 @@ class Real:
         return ReservationStore(
             self._servers.redis_url, self._prefix, holder, SEALER, possession_ms=possession_ms
         )
+
+    def reservation_without_server(self) -> ReservationStore:
+        """A store that nobody answers."""
+        return ReservationStore("unix:///nowhere", self._prefix, b"none", SEALER)
 
 
 def request(operation: Operation, amount_minor: int, number: int, **more: Any) -> CardRequest:

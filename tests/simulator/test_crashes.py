@@ -77,4 +77,5 @@ def test_a_worker_that_dies_at_any_step(name: str, fault: str) -> None:
             row = story.database.rows[CARD_BASE]
             assert row["ecash_available"] == available, f"step {step}\n{told(story)}"
             died += any(line.endswith("is killed") for line in story.trace)
+    print(f"{name}, {fault or 'quiet'}: {died} deaths")
     assert died > steps_of(calm)

@@ -15,12 +15,13 @@ import pytest
 import trio
 
 from rules.requests import Operation
+from rules.responses import Rule
 from switch.embedded.stores import EmbeddedStores
 from switch.journal.bridge import Connection, bridge
 from switch.journal.journal import BatchRejected, HistoryQuery, JournalSession, Outcome
 from switch.journal.migrate import migrate
 from switch.journal.rows import CardRow, Refusal
-from switch.reservation.store import Possession
+from switch.reservation.store import Possession, Sealer
 
 from .backends import NOW, Backend, Memory, Real, batch, changed, request
 
@@ -168,6 +169,88 @@ async def test_history_is_found_by_all_its_names(backend: Backend) -> None:
     digests = [card_id.to_bytes(12, "big") for card_id in (1, 2, 3)]
     assert sorted((await session.find_digests(digests)).values()) == [1, 2]
     await session.close()
+
+
+async def test_the_history_of_what_undid_brings_what_was_undone(backend: Backend) -> None:
+    """The reversal of a return is decided with its sale in hand; of its own card only."""
+    session = backend.journal()
+    for card_id in (1, 2):
+        await backend.issue(card_id)
+    rows = await rows_of(session, 1, 2)
+    sale = request(Operation.REDEEM, 200, 2)
+    named = {"original_transaction_id": sale.transaction_id}
+    back = request(Operation.RETURN, 50, 3, **named)
+    work = {
+        1: [request(Operation.LOAD, 500, 1), sale, back],
+        2: [request(Operation.LOAD, 40, 4), request(Operation.LOAD, 41, 5)],
+    }
+    assert await session.append(batch(rows, work, _BATCH + 1)) is Outcome.COMMITTED
+
+    async def found(*card_ids: int) -> list[tuple[int, int]]:
+        query = HistoryQuery(keys={back.key}, card_ids=set(card_ids))
+        links = await session.read_history(query, _MONTH)
+        return sorted({(link.card_id, link.version) for link in links})
+
+    assert await found(1) == [(1, 2), (1, 3)]
+    assert await found(2) == [(1, 3)]
+    assert await found(1, 2) == [(1, 2), (1, 3)]
+    await session.close()
+
+
+async def test_currency_and_body_come_back_as_they_were(backend: Backend) -> None:
+    session = backend.journal()
+    await backend.issue(1)
+    rows = await rows_of(session, 1)
+    told = request(
+        *(Operation.ADVICE, 70, 1),
+        foreign_currency="840",
+        foreign_content=Rule.CURRENCY,
+        own_request_key=request(Operation.REDEEM, 70, 9).key,
+    )
+    assert await session.append(batch(rows, {1: [told]}, _BATCH + 1)) is Outcome.COMMITTED
+    link = (await session.read_history(HistoryQuery(keys={told.key}), _MONTH))[0]
+    assert (link.foreign_currency, link.answer.rule) == ("840", Rule.CURRENCY)
+    barred = HistoryQuery(keys={told.own_request_key})
+    assert [x.operation for x in await session.read_history(barred, _MONTH)] == [
+        Operation.TOMBSTONE
+    ]
+    await session.close()
+
+
+async def test_a_session_that_lost_its_connection_goes_on(backend: Backend) -> None:
+    session = backend.journal()
+    await backend.issue(1)
+    rows = await rows_of(session, 1)
+    first = batch(rows, {1: [request(Operation.LOAD, 500, 1)]}, _BATCH + 1)
+    assert await session.append(first) is Outcome.COMMITTED
+    for _ in range(2):
+        session._drop()
+        assert await session.append(first) is Outcome.MET_ITSELF
+    session._drop()
+    assert (await rows_of(session, 1)) != rows
+    await session.close()
+
+
+async def test_without_a_server_every_card_is_granted_and_none_is_known(backend: Backend) -> None:
+    store = backend.reservation_without_server()
+    for _ in range(2):
+        answers = await store.reserve([1, 2])
+        assert [(a.possession, a.row) for a in answers] == [(Possession.GRANTED, None)] * 2
+    await store.settle([1], [CardRow(b"facts", b"state", b"window")])
+    await store.release([2], forget=True)
+    assert not store.up
+    store.close()
+
+
+async def test_a_state_that_another_key_sealed_is_unknown(backend: Backend) -> None:
+    one, two = backend.reservation(b"one"), backend.reservation(b"two")
+    row = CardRow(b"facts", b"state", b"window")
+    await one.reserve([1])
+    one._sealer = Sealer(b"a key of somebody else")
+    await one.settle([1], [row])
+    assert (await two.reserve([1]))[0].row is None
+    one.close()
+    two.close()
 
 
 async def test_one_lane_at_a_time_has_a_card(backend: Backend) -> None:

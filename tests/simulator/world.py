@@ -35,6 +35,7 @@ _REPLY_AWAITED_S = 0.3
 _TRIES_MAX = 100
 _UNSETTLED = frozenset({"30", "63", "91", "96"})
 _END_S = 3600
+_LAST_ANSWERS_S = 5
 _WATCH_PERIOD_S = 0.05
 """Longer than a worker's own: most of what happens in a quiet story would be the looking."""
 
@@ -201,6 +202,9 @@ class World:
                     for action in self.plan.actions:
                         actions.start_soon(self._act, action, actions)
                 await pause(0.3)
+                with trio.move_on_after(_LAST_ANSWERS_S):  # a late double, a store that is slow
+                    while any(d.answer is None and not d.lost for d in self.story.deliveries):
+                        await pause(0.05)
                 running.cancel_scope.cancel()
         if in_time.cancelled_caught:
             self.story.problems.append("it never ends")

@@ -310,6 +310,27 @@ async def test_batches_with_the_same_cards_in_any_order_never_deadlock(
     assert await deadlocks(owner) == before
 
 
+async def test_rows_are_locked_in_order_of_card_in_whatever_order_they_come(
+    owner: Connection, other: Connection, session: Sessions
+) -> None:
+    rows = await new_cards(owner, 2)
+    first, second = sorted(rows)
+    journal = session()
+    pid = await backend(journal)
+    await hold(other, second)
+    answers = Answers()
+    with trio.fail_after(WAIT_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answers.append, journal, backwards(batch(rows)))
+            await until_waiting(owner, pid)
+            with pytest.raises(asyncpg.LockNotAvailableError):
+                await owner.rows(
+                    "select 1 from card_state where card_id = $1 for update nowait", first
+                )
+            await other.script("rollback")
+    assert answers.outcomes == [Outcome.COMMITTED]
+
+
 async def deadlocks(owner: Connection) -> int:
     query = "select deadlocks from pg_stat_database where datname = current_database()"
     return int(await owner.value(query))

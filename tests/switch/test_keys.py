@@ -294,36 +294,36 @@ def _candidates(keys: TerminalKeys, version: int | None, now_s: float | None = 0
     return [keys.version_of(key) for key in keys.mac_candidates(version, now_s)]
 
 
-VERSIONS = {number: bytes([number]) * 16 for number in (1, 2, 3, 4)}
+VERSIONS = {number: bytes([number]) * 16 for number in (2, 3, 4)}
+CHANGING = {"previous": 2, "previous_until_s": 1000.0, "pending": 4}
 
 
 def test_a_named_version_is_that_one_alone() -> None:
-    keys = _keys(VERSIONS, 3, taken_until_s={2: 1000.0})
+    keys = _keys(VERSIONS, 3, **CHANGING)
     assert _candidates(keys, 3) == [3]
     assert _candidates(keys, 2, 999) == [2]
     assert _candidates(keys, 2, 1000) == []
-    assert _candidates(keys, 1) == []  # no window: not taken any more
     assert _candidates(keys, 4) == [4]  # handed out by a key change
-    assert _candidates(keys, 5) == []
+    assert _candidates(keys, 1) == _candidates(keys, 5) == []
+    assert _candidates(_keys(VERSIONS, 3), 2) == []  # a key, but none that is taken
 
 
 @pytest.mark.parametrize("unnamed", [None, 0])
 def test_unnamed_is_the_current_then_the_previous_in_its_window(unnamed: int | None) -> None:
     assert _candidates(_keys({1: b"k" * 16}, 1), unnamed, None) == [1]
-    two = {number: VERSIONS[number] for number in (1, 2)}
-    keys = _keys(two, 2, taken_until_s={1: 1000.0})
-    assert _candidates(keys, unnamed, 999) == [2, 1]
-    assert _candidates(keys, unnamed, 1000) == [2]
-    assert _candidates(keys, unnamed, None) == [2]  # the wall clock is past 1970
-    assert _candidates(_keys(two, 2), unnamed) == [2]
-    # one former version, and what a key change handed out last
-    keys = _keys(VERSIONS, 3, taken_until_s={1: 1000.0, 2: 1000.0})
+    keys = _keys(VERSIONS, 3, **CHANGING)
     assert _candidates(keys, unnamed, 999) == [3, 2, 4]
-    assert _candidates(_keys(two, 1), unnamed) == [1, 2]
+    assert _candidates(keys, unnamed, 1000) == [3, 4]
+    assert _candidates(keys, unnamed, None) == [3, 4]  # the wall clock is past 1970
+    assert _candidates(_keys(VERSIONS, 3, pending=4), unnamed) == [3, 4]
+    # after 99 comes 1: which was in force before is not a matter of numbers
+    around = {99: b"a" * 16, 1: b"b" * 16}
+    keys = _keys(around, 1, previous=99, previous_until_s=1000.0)
+    assert _candidates(keys, unnamed, 999) == [1, 99]
 
 
 def test_candidates_verify_what_their_key_signed() -> None:
-    keys = _keys(VERSIONS, 3)
+    keys = _keys(VERSIONS, 3, **CHANGING)
     (current,) = keys.mac_candidates(3)
     (fresh,) = keys.mac_candidates(4)
     mac = current.sign(b"message")
@@ -334,7 +334,7 @@ def test_candidates_verify_what_their_key_signed() -> None:
 
 
 def test_reply_keys() -> None:
-    keys = _keys(VERSIONS, 3, reply_keys={3: b"r" * 16})
+    keys = _keys(VERSIONS, 3, reply_keys={3: b"r" * 16}, **CHANGING)
     (request_key,) = keys.mac_candidates(3)
     assert keys.reply_key(3).sign(b"reply") != request_key.sign(b"reply")
     assert keys.reply_key(4) is keys.mac_candidates(4)[0]
@@ -357,7 +357,21 @@ def test_pin_keys() -> None:
         current_pin=1,
     )
     assert older.pin_key() == b"p" * 32
-    assert _keys(VERSIONS, 1).pin_key() is None
+    assert _keys(VERSIONS, 3).pin_key() is None
+
+
+def test_pin_keys_in_a_key_change() -> None:
+    pins = {1: b"p" * 16, 2: b"q" * 16, 3: b"r" * 16}
+    options = {"current_pin": 2, "pending_pin": 3, "previous_pin": 1}
+    keys = TerminalKeys(
+        MacAlgorithm.AES_CMAC, {1: b"m" * 16}, 1, pins, previous_pin_until_s=1e12, **options
+    )
+    assert keys.pin_key() == b"q" * 16
+    assert (keys.pin_key(3), keys.pin_key(1)) == (b"r" * 16, b"p" * 16)
+    over = TerminalKeys(
+        MacAlgorithm.AES_CMAC, {1: b"m" * 16}, 1, pins, previous_pin_until_s=1.0, **options
+    )
+    assert (over.pin_key(3), over.pin_key(1)) == (b"r" * 16, None)
 
 
 @pytest.mark.parametrize(("pin_format", "lengths"), [(0, {16, 24}), (4, {16, 24, 32})])
@@ -384,6 +398,9 @@ def test_pin_keys_have_the_length_of_their_format(pin_format: int, lengths: set[
         ({0: b"m" * 16}, 0, {}, {}),
         ({100: b"m" * 16}, 100, {}, {}),
         ({1: b"m" * 16}, 2, {}, {}),
+        ({1: b"m" * 16}, 1, {}, {"pending": 2}),
+        ({1: b"m" * 16}, 1, {}, {"previous": 2}),
+        ({1: b"m" * 16}, 1, {}, {"pending": 1}),
         ({1: b"m" * 16}, 1, {0: b"p" * 16}, {}),
         ({1: b"m" * 16}, 1, {1: b"p" * 32}, {}),
         ({1: b"m" * 16}, 1, {1: b"p" * 8}, {}),

@@ -1,0 +1,1 @@
+"""Protecting lines taken out, one by one; each must turn a test red."""

@@ -1,0 +1,421 @@
+"""The mutations: a name that says what is left open, the line, the tests that must see it.
+
+`old` stands exactly once in its file. `tests` are pytest's node ids, without parameters.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["MUTANTS", "Mutant"]
+
+
+class Mutant(NamedTuple):
+    """One protecting line changed."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+_RULES, _STORES, _SIM = "tests/rules/test_rules_", "tests/stores/test_", "tests/simulator/test_"
+_PIPELINE, _PROJECTIONS = "tests/switch/test_pipeline.py::test_", "tests/projections/test_"
+_APPEND = "switch/journal/migrations/0002_append_batch.sql"
+_LUA = "switch/reservation/library.lua"
+
+MUTANTS = (
+    # The card's row and the batch
+    Mutant(
+        "the row is not fenced by its version",
+        _APPEND,
+        "where c.version = e.version and c.batch_id = e.batch_id\n            order by",
+        "where c.batch_id = e.batch_id\n            order by",
+        (f"{_STORES}journal.py::test_a_version_of_the_future_is_stale",),
+    ),
+    Mutant(
+        "the row is not fenced by the batch that wrote it",
+        _APPEND,
+        "where c.version = e.version and c.batch_id = e.batch_id\n            order by",
+        "where c.version = e.version\n            order by",
+        (f"{_STORES}journal.py::test_the_right_version_written_by_another_batch_is_stale",),
+    ),
+    Mutant(
+        "one stale card does not refuse its batch",
+        _APPEND,
+        "if hit <> cardinality(c_card) then\n            perform 1",
+        "if hit = 0 then\n            perform 1",
+        (f"{_STORES}journal.py::test_one_stale_card_refuses_the_whole_batch",),
+    ),
+    Mutant(
+        "a batch that meets itself is called stale",
+        _APPEND,
+        "return case when found then 1 else 2 end;",
+        "return 2;",
+        (f"{_STORES}journal_doubt.py::test_a_batch_sent_again_meets_itself",),
+    ),
+    Mutant(
+        "rows are locked in no order",
+        _APPEND,
+        "            order by c.card_id\n            for no key update of c\n",
+        "            for no key update of c\n",
+        (
+            f"{_STORES}journal.py::"
+            "test_rows_are_locked_in_order_of_card_in_whatever_order_they_come",
+        ),
+    ),
+    Mutant(
+        "an available amount may be below zero",
+        "switch/journal/migrations/0001_schema.sql",
+        "ecash_available bigint not null check (ecash_available >= 0),",
+        "ecash_available bigint not null,",
+        (f"{_STORES}journal.py::test_one_bad_row_spoils_its_batch_and_leaves_nothing",),
+    ),
+    Mutant(
+        "the switch's role may change a link",
+        "switch/journal/migrations/0004_rights.sql",
+        "grant insert on link,",
+        "grant update, delete on link to cardswitch_app;\ngrant insert on link,",
+        (f"{_STORES}journal_tables.py::test_the_switchs_role_cannot_change_the_past",),
+    ),
+    # A commit whose outcome is unknown
+    Mutant(
+        "a lost connection is taken for a batch that did nothing",
+        "switch/journal/server.py",
+        "    if not isinstance(error, ServerError):\n        return True\n",
+        "    if not isinstance(error, ServerError):\n        return False\n",
+        (f"{_STORES}journal_doubt.py::test_a_connection_that_is_lost_says_nothing_of_the_commit",),
+    ),
+    Mutant(
+        "a server that shuts down is taken for a batch that did nothing",
+        "switch/journal/server.py",
+        'return error.severity != "ERROR" or error.sqlstate.startswith(("57P", "08"))',
+        "return False",
+        (f"{_STORES}journal_doubt.py::test_what_an_error_of_the_server_says_of_the_commit",),
+    ),
+    Mutant(
+        "a doubt is forgotten when the next try is cancelled",
+        "switch/journal/journal.py",
+        "                    if not in_doubt:\n                        return Outcome.STALE\n",
+        "                    return Outcome.STALE\n",
+        (f"{_STORES}journal.py::test_a_cancelled_second_attempt_is_still_a_doubt",),
+    ),
+    Mutant(
+        "no barrier after a doubt",
+        "switch/journal/journal.py",
+        "if not in_doubt or outcome is Outcome.STALE or await self._barrier(connection):",
+        "if True:",
+        (
+            f"{_STORES}journal_doubt.py::"
+            "test_a_commit_cut_short_is_no_commit_until_a_barrier_is_durable",
+        ),
+    ),
+    Mutant(
+        "91 in a doubt while no server can be reached",
+        "switch/journal/journal.py",
+        "            except JournalDown:\n"
+        "                if not in_doubt:\n                    raise\n",
+        "            except JournalDown:\n                raise\n",
+        (f"{_STORES}journal_doubt.py::test_a_doubt_lasts_while_no_server_can_be_reached",),
+    ),
+    # The pipeline
+    Mutant(
+        "answers leave before the commit",
+        "switch/pipeline.py",
+        "            outcome = Outcome.COMMITTED\n",
+        "            outcome = Outcome.COMMITTED\n"
+        "            self._observer.answered(decided.answers)\n"
+        "            decided.answers = []\n",
+        (f"{_PIPELINE}nothing_is_answered_before_append_has_returned",),
+    ),
+    Mutant(
+        "a stale batch is decided again from the cache",
+        "switch/pipeline.py",
+        "            cached = False\n            self._decline_late(batch)\n",
+        "            self._decline_late(batch)\n",
+        (f"{_PIPELINE}a_stale_batch_is_decided_again_from_the_rows",),
+    ),
+    Mutant(
+        "a balance is told from the cache",
+        "switch/pipeline.py",
+        "            or any(ticket.request.operation is Operation.BALANCE for ticket in tickets)\n",
+        "",
+        (f"{_PIPELINE}a_balance_is_read_from_the_row_whatever_the_cache_says",),
+    ),
+    Mutant(
+        "a lane is cancelled in its batch",
+        "switch/pipeline.py",
+        "            with trio.CancelScope(shield=True):\n"
+        "                await self.carry(batch)\n",
+        "            await self.carry(batch)\n",
+        (f"{_PIPELINE}a_lane_that_is_cancelled_finishes_its_batch_first",),
+    ),
+    Mutant(
+        "one poisonous card spoils its batch",
+        "switch/pipeline.py",
+        "            if len(batch) > 1 or cached:\n"
+        "                return await self._carry_by_card",
+        "            if False:\n                return await self._carry_by_card",
+        (f"{_PIPELINE}a_poisonous_card_gets_96_and_its_neighbours_do_not_notice",),
+    ),
+    Mutant(
+        "originals are looked for without regard to clocks that ran ahead",
+        "switch/pipeline.py",
+        "CLOCK_SLACK = datetime.timedelta(days=2)",
+        "CLOCK_SLACK = datetime.timedelta(0)",
+        (f"{_SIM}found.py::test_a_terminal_ahead_of_time_finds_its_sale_in_the_month_before",),
+    ),
+    # The cache
+    Mutant(
+        "a card is given to two batches at once",
+        _LUA,
+        "tonumber(string.sub(held, 1, 13)) > now then",
+        "false then",
+        (f"{_STORES}reservation.py::test_a_hundred_racers_and_one_winner",),
+    ),
+    Mutant(
+        "anybody brings a state back",
+        _LUA,
+        "if marks[i] and string.sub(marks[i], 14) == holder then",
+        "if true then",
+        (f"{_STORES}reservation.py::test_only_the_holder_brings_a_state_back",),
+    ),
+    Mutant(
+        "a mark of possession never ends",
+        _LUA,
+        "string.format('%013.0f', now + tonumber(args[2]))",
+        "string.format('%013.0f', now + 9e11)",
+        (f"{_STORES}reservation.py::test_a_mark_is_respected_for_its_time_only",),
+    ),
+    Mutant(
+        "states in the cache are believed without their seal",
+        "switch/reservation/store.py",
+        "if not hmac.compare_digest(self._digest(card_id, body), data[:12]):",
+        "if len(data) < 12:",
+        (f"{_STORES}reservation.py::test_a_state_with_one_changed_byte_is_ignored",),
+    ),
+    Mutant(
+        "a seal is good for any card",
+        "switch/reservation/store.py",
+        'person = card_id.to_bytes(16, "big", signed=True)',
+        'person = b"card"',
+        (f"{_STORES}reservation.py::test_another_cards_state_is_ignored",),
+    ),
+    # Repeats
+    Mutant(
+        "the window is trusted to know everything",
+        "rules/window.py",
+        "return dropped == 0 or key_instant(key) > dropped",
+        "return True",
+        (f"{_PIPELINE}a_repeat_that_the_window_has_forgotten_is_found_in_the_journal",),
+    ),
+    Mutant(
+        "a key without an instant is forgotten without a trace",
+        "rules/window.py",
+        "key_instant(self._data[at : at + 4]) or _FOREVER",
+        "key_instant(self._data[at : at + 4])",
+        (f"{_RULES}window.py::test_after_a_key_without_an_instant_nothing_is_surely_new",),
+    ),
+    Mutant(
+        "a batch forgets its own first keys",
+        "rules/cards.py",
+        "        self.known[link.version] = link\n",
+        "        self.window = Window(self.window.encode())\n"
+        "        self.known = {v: self.known[v] for v in sorted(self.known)[-15:]}\n"
+        "        self.known[link.version] = link\n",
+        (f"{_RULES}repeats.py::test_a_repeat_far_back_in_the_same_batch",),
+    ),
+    Mutant(
+        "a decline leaves no link",
+        "rules/booking.py",
+        "    link.status_before = card.state.status\n    card.append(link, moment.batch_id)\n",
+        "    link.status_before = card.state.status\n",
+        (f"{_RULES}repeats.py::test_a_decline_stays_a_decline_after_a_top_up",),
+    ),
+    Mutant(
+        "the same key with other content is answered as a repeat",
+        "rules/authorize.py",
+        "    if prior.fingerprint != request.fingerprint:\n        return _differs(request)\n",
+        "",
+        (f"{_RULES}repeats.py::test_the_same_key_with_other_content",),
+    ),
+    Mutant(
+        "the repeat of a reversed sale hears that it was approved",
+        "rules/authorize.py",
+        "    if is_reversed(card, prior):",
+        "    if False:",
+        (f"{_RULES}repeats.py::test_reversed_meanwhile",),
+    ),
+    # Reversals
+    Mutant(
+        "the reversal of an unknown original bars nothing",
+        "rules/reversal.py",
+        "        bar(request, card, moment)\n",
+        "",
+        (f"{_RULES}restoring.py::test_in_every_order_original_and_reversals_end_alike",),
+    ),
+    Mutant(
+        "a key of another card is barred",
+        "rules/authorize.py",
+        "        if request.original_key in card.keys_elsewhere and",
+        "        if False and",
+        (f"{_PIPELINE}a_reversal_under_another_cards_key_bars_nothing",),
+    ),
+    Mutant(
+        "a reversal can be reversed",
+        "rules/reversal.py",
+        "    if not original.approved or original.operation is Operation.REVERSAL:\n",
+        "    if not original.approved:\n",
+        (f"{_RULES}reversal.py::test_a_reversal_is_final",),
+    ),
+    Mutant(
+        "a return undone after its sale takes what the sale's reversal settled",
+        "rules/restoring.py",
+        "        return max(self.left_minor + undone_minor - self.ceiling_minor, 0)\n",
+        "        return 0\n",
+        (f"{_RULES}restoring.py::test_sale_and_return_reversed_in_either_order",),
+    ),
+    Mutant(
+        "a sale gives back what a return has given back",
+        "rules/restoring.py",
+        "        self.left_minor -= link.amount_minor\n",
+        "        self.left_minor -= link.amount_minor * (link.operation is Operation.REVERSAL)\n",
+        (f"{_RULES}restoring.py::test_a_reversal_undoes_what_returns_have_left",),
+    ),
+    Mutant(
+        "a spent load is undone below zero",
+        "rules/reversal.py",
+        "    found_minor = min(purse.available_minor, due_minor)\n",
+        "    found_minor = due_minor\n",
+        (f"{_RULES}reversal.py::test_spent_meanwhile_after_a_time_out",),
+    ),
+    Mutant(
+        "a shortfall does not freeze the card",
+        "rules/reversal.py",
+        "        card.state.freeze()\n",
+        "",
+        ("tests/scenarios/test_reversals.py::test_reversal",),
+    ),
+    Mutant(
+        "a customer cancels a load that is spent",
+        "rules/reversal.py",
+        "    if missing_minor and request.reason is not ReversalReason.TIME_OUT:\n",
+        "    if False:\n",
+        (f"{_RULES}reversal.py::test_spent_meanwhile_for_any_other_reason",),
+    ),
+    # Holds and advices
+    Mutant(
+        "a hold of another merchant is completed",
+        "rules/holds.py",
+        " or link.merchant_id != merchant_id:",
+        ":",
+        (f"{_RULES}completions.py::test_nobody_completes_the_hold_of_another_merchant",),
+    ),
+    Mutant(
+        "a completed hold is completed again",
+        "rules/advices.py",
+        "        if any(link.operation is Operation.COMPLETION for link in undoers):\n",
+        "        if False and undoers:\n",
+        (f"{_RULES}completions.py::test_a_hold_that_was_completed_before",),
+    ),
+    Mutant(
+        "an advice takes again what its request has taken",
+        "rules/advices.py",
+        "    if decided is not None and decided.approved:\n",
+        "    if False and decided is not None:\n",
+        (f"{_RULES}advices.py::test_after_its_approved_request_it_has_no_second_effect",),
+    ),
+    Mutant(
+        "a request takes again what its advice has taken",
+        "rules/advices.py",
+        "        bar(request, card, moment, own_key)\n",
+        "        pass\n",
+        (f"{_RULES}advices.py::test_a_request_that_comes_after_its_advice_is_barred",),
+    ),
+    Mutant(
+        "an advice takes any amount",
+        "rules/advices.py",
+        "    if request.amount_minor > request.terminal.floor_limit_minor:\n",
+        "    if False:\n",
+        (f"{_RULES}advices.py::test_up_to_the_floor_limit",),
+    ),
+    Mutant(
+        "suspense is undone in the purse's currency",
+        "rules/reversal.py",
+        "    if original.foreign_currency:  # suspense",
+        "    if False:  # suspense",
+        (f"{_RULES}advices.py::test_suspense_is_undone_in_the_currency_that_it_stands_in",),
+    ),
+    # Secrets
+    Mutant(
+        "wrong PINs are not counted",
+        "rules/verification.py",
+        "    card.state.pin_tries += 1\n",
+        "",
+        (f"{_RULES}secrets.py::test_five_wrong_ones_lock",),
+    ),
+    Mutant(
+        "a locked code can be tried on",
+        "rules/verification.py",
+        "    if card.state.code_tries >= policy.code_tries_max:\n",
+        "    if False:\n",
+        (f"{_RULES}secrets.py::test_five_wrong_ones_lock",),
+    ),
+    Mutant(
+        "a keyed number needs no secret",
+        "rules/verification.py",
+        "        if request.entry is Entry.KEYED:\n            return refuse",
+        "        if False:\n            return refuse",
+        (f"{_RULES}secrets.py::test_a_keyed_card_looks_like_an_unknown_one",),
+    ),
+    # The journal read afterwards
+    Mutant(
+        "the projector reads past a transaction that is still open",
+        "switch/projections/reading.py",
+        " and xid < pg_snapshot_xmin(pg_current_snapshot())",
+        "",
+        (f"{_PROJECTIONS}projector.py::test_a_late_commit_is_waited_for_and_comes_in_its_order",),
+    ),
+    Mutant(
+        "the projector follows the numbers of batches",
+        "switch/projections/reading.py",
+        "where (xid, batch_id, n) > ($1, $2, $3)",
+        "where xid >= $1 and (batch_id, n) > ($2, $3)",
+        (f"{_PROJECTIONS}projector.py::test_lower_batch_ids_that_come_later_are_not_missed",),
+    ),
+    Mutant(
+        "digests leave out the postings",
+        "switch/projections/sealing.py",
+        "data = _encode((row, *map(tuple, postings)) if postings else (row,))",
+        "data = _encode((row,))",
+        (f"{_PROJECTIONS}tamper.py::test_a_changed_posting_names_its_link",),
+    ),
+    Mutant(
+        "a block does not stand on the one before it",
+        "switch/projections/sealing.py",
+        "head = _encode((_FORMAT, before, number, len(hashes)))",
+        "head = _encode((_FORMAT, number, len(hashes)))",
+        (f"{_PROJECTIONS}tamper.py::test_a_block_of_another_history_does_not_fit_before_the_next",),
+    ),
+    # The wire
+    Mutant(
+        "a keyed advice tells whether there is such a card",
+        "switch/wire/replies.py",
+        "    return accepted and entry_mode(message) is Entry.KEYED\n",
+        "    return False\n",
+        (
+            "tests/operations/test_operation_one_effect.py::test_a_keyed_advice_tells_nothing_of_the_card",
+        ),
+    ),
+    Mutant(
+        "a wrong MAC is taken",
+        "switch/intake.py",
+        "            if received.mac_key is None:\n",
+        "            received.mac_key = received.mac_key or (keys[0] if keys else None)\n"
+        "            if received.mac_key is None:\n",
+        (
+            "tests/operations/test_operation_security.py::test_a_wrong_or_missing_mac_is_refused_without_one_and_nothing_is_done",
+        ),
+    ),
+)
