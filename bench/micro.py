@@ -11,12 +11,11 @@ import ctypes
 import json
 import platform
 import random
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from bench.micro_peers import (
     pyca_retail_mac,
     pyca_tdes_mac,
 )
+from bench.micro_table import Bench, Work, each
 from fastpath import mac
 from fastpath.codec import decode, encode, encode_unsealed, seal
 from fastpath.directory import TerminalKeyTable
@@ -46,75 +46,6 @@ _SIZE = 160
 _BATCH = 256
 _ECHOED = (DE.PAN, DE.PROCESSING_CODE, DE.AMOUNT, DE.STAN, DE.LOCAL_TIME, DE.LOCAL_DATE)
 _ECHOED += (DE.TERMINAL, DE.MERCHANT, DE.CURRENCY)
-
-# What one turn does, and how many pieces of work that were.
-Work = Callable[[], int]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One piece against one peer; microseconds for one message, look-up or frame."""
-
-    piece: str
-    peer: str
-    ours_us: float
-    peer_us: float
-
-    @property
-    def ratio(self) -> float:
-        """How many times as fast."""
-        return self.peer_us / self.ours_us
-
-
-class Bench:
-    """Measures pairs, and remembers the rows."""
-
-    def __init__(self, turns: int, seconds: float) -> None:
-        self.turns = turns
-        self.seconds = seconds
-        self.rows: list[Row] = []
-
-    def compare(self, piece: str, ours: Work, peers: dict[str, Work]) -> None:
-        """Ours and all peers in turn."""
-        works = {"": ours, **peers}
-        repeats = {name: self._repeats(work) for name, work in works.items()}
-        times: dict[str, list[float]] = {name: [] for name in works}
-        for _ in range(self.turns):
-            for name, work in works.items():
-                times[name].append(_once(work, repeats[name]))
-        own = statistics.median(times[""]) * 1e6
-        for name in peers:
-            row = Row(piece, name, own, statistics.median(times[name]) * 1e6)
-            self.rows.append(row)
-            print(_line(row), flush=True)
-
-    def _repeats(self, work: Work) -> int:
-        """How often a turn calls it, so that a turn takes about `seconds`."""
-        begun = time.thread_time()
-        work()
-        return max(1, int(self.seconds / max(time.thread_time() - begun, 1e-7)))
-
-
-def _once(work: Work, repeats: int) -> float:
-    """Seconds for one piece of work."""
-    begun = time.thread_time()
-    done = sum(work() for _ in range(repeats))
-    return (time.thread_time() - begun) / done
-
-
-def _line(row: Row) -> str:
-    return f"{row.piece:<42}{row.ours_us:>9.3f}  {row.peer:<26}{row.peer_us:>9.3f}{row.ratio:>9.1f}"
-
-
-def _each(function: Callable[..., object], *columns: list[bytes]) -> Work:
-    """A peer that takes one message at a time."""
-
-    def work() -> int:
-        for row in zip(*columns, strict=True):
-            function(*row)
-        return len(columns[0])
-
-    return work
 
 
 def measure_macs(bench: Bench) -> None:
@@ -137,24 +68,24 @@ def measure_macs(bench: Bench) -> None:
             if core.library is not None:
                 peers["OpenSSL core"] = _core_work(core, retail=retail)
             if retail:
-                peers["pyca"] = _each(pyca_retail_mac, long_keys[few], data[few])
-                peers["psec"] = _each(psec_retail_mac, keys[few], data[few])
+                peers["pyca"] = each(pyca_retail_mac, long_keys[few], data[few])
+                peers["psec"] = each(psec_retail_mac, keys[few], data[few])
             else:
-                peers["pyca"] = _each(pyca_tdes_mac, long_keys[few], data[few])
+                peers["pyca"] = each(pyca_tdes_mac, long_keys[few], data[few])
             for size in (_BATCH, 64):
                 bench.compare(
                     f"{name}, batch of {size}, {des}", _signing(scheduled, data, size), peers
                 )
             if retail:
                 one = scheduled[0]
-                bench.compare(f"{name}, alone, {des}", _each(one.sign, data[few]), peers)
+                bench.compare(f"{name}, alone, {des}", each(one.sign, data[few]), peers)
     for aes in mac.paths()["aes"]:
         mac._use_paths(aes=aes)
         scheduled = [MacKey(MacAlgorithm.AES_CMAC, key) for key in keys]
         bench.compare(
             f"AES-CMAC, batch of {_BATCH}, {aes}",
             _signing(scheduled, data, _BATCH),
-            {"pyca": _each(pyca_aes_cmac, keys[few], data[few])},
+            {"pyca": each(pyca_aes_cmac, keys[few], data[few])},
         )
     mac._use_paths()
 
@@ -222,7 +153,7 @@ def measure_codec(bench: Bench) -> None:
     if peer.encode(opened) != frame or len(message.fields) != 21:
         raise RuntimeError("the peer reads other bytes")
     stream = pack_many(Header.BINARY2, [frame] * _BATCH)
-    decode_peer: dict[str, Work] = {"pyiso8583": _each(peer.decode, [frame] * 8)}
+    decode_peer: dict[str, Work] = {"pyiso8583": each(peer.decode, [frame] * 8)}
 
     def read() -> int:
         return len(BatchReader(ISO87_ASCII).feed(stream))

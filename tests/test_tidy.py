@@ -61,8 +61,7 @@ FOREIGN: Mapping[str, frozenset[str]] = {
         }
     ),
     "hardware": frozenset({"smartcard", "trio"}),
-    # what is measured against: asyncpg, redis and the bridge of a naive switch, and the peers of
-    # the fast path
+    # measured against: a naive switch's asyncpg, redis and bridge, and the fast path's peers
     "bench": frozenset(
         {
             *("asyncpg", "gevent", "hiredis", "locust", "msgspec", "psutil", "redis", "trio"),

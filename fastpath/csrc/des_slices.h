@@ -88,6 +88,7 @@ typedef struct {
     slice half[2][32];
     slice keys[3][64];
     slice block[64];
+    uintptr_t bases[SLICE_LANES];
     unsigned left; /* which half is the left one now */
 } SLICE(batch);
 
@@ -124,8 +125,14 @@ static SLICE_TARGET void SLICE(load_keys)(SLICE(batch) *b, cipher_lane *const *l
 static SLICE_TARGET void SLICE(absorb)(SLICE(batch) *b, cipher_lane *const *lanes, unsigned running,
                                        unsigned started, size_t step, size_t steps)
 {
-    for (unsigned n = 0; n < started; n++)
-        *SLICE(row)(b->block, n) = load64_low_first(lane_block(lanes[n], step, steps, DES_BLOCK));
+    if (step + 1 < steps)
+        for (unsigned n = 0; n < started; n++)
+            *SLICE(row)(b->block, n) =
+                load64_low_first((const uint8_t *)(b->bases[n] + DES_BLOCK * step));
+    else
+        for (unsigned n = 0; n < started; n++)
+            *SLICE(row)(b->block, n) =
+                load64_low_first(lane_block(lanes[n], step, steps, DES_BLOCK));
     for (unsigned n = started; n < SLICE_LANES; n++)
         *SLICE(row)(b->block, n) = 0;
     SLICE(transpose)(b->block);
@@ -153,6 +160,8 @@ static SLICE_TARGET void SLICE(run)(cipher_lane *const *lanes, unsigned count, e
     unsigned running = 0;
     memset(b.half, 0, sizeof b.half);
     b.left = 0;
+    for (unsigned n = 0; n < count; n++)
+        b.bases[n] = lane_base(lanes[n], steps, DES_BLOCK);
     SLICE(load_keys)(&b, lanes, count, work);
     for (size_t step = 0; step < steps; step++) {
         unsigned started = lanes_started(lanes, count, running, step, steps);

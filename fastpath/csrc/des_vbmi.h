@@ -232,6 +232,20 @@ VBMI_INLINE void vbmi_hold_back(vbmi_state *state, unsigned running)
     }
 }
 
+/* The blocks of a step behind each other. */
+VBMI_INLINE void vbmi_collect(uint8_t blocks[VBMI_LANES][DES_BLOCK], cipher_lane *const *lanes,
+                              const uintptr_t bases[VBMI_LANES], unsigned running, size_t step,
+                              size_t steps)
+{
+    if (step + 1 < steps) {
+        for (unsigned n = 0; n < running; n++)
+            memcpy(blocks[n], (const uint8_t *)(bases[n] + DES_BLOCK * step), DES_BLOCK);
+        return;
+    }
+    for (unsigned n = 0; n < running; n++)
+        memcpy(blocks[n], lane_block(lanes[n], step, steps, DES_BLOCK), DES_BLOCK);
+}
+
 static VBMI void vbmi_run(cipher_lane *const *lanes, unsigned count, enum des_work work)
 {
     uint8_t blocks[VBMI_LANES][DES_BLOCK] __attribute__((aligned(64))) = {{0}};
@@ -239,6 +253,9 @@ static VBMI void vbmi_run(cipher_lane *const *lanes, unsigned count, enum des_wo
     vbmi_state state;
     size_t steps = lane_blocks(lanes[0]);
     unsigned running = 0;
+    uintptr_t bases[VBMI_LANES];
+    for (unsigned n = 0; n < count; n++)
+        bases[n] = lane_base(lanes[n], steps, DES_BLOCK);
     memset(&state, 0, sizeof state);
     for (unsigned key = 0; key < (work == RETAIL ? 1u : 3u); key++)
         vbmi_load_keys(&keys[key], lanes, count, work == UNTRIPLE ? 2 - key : key,
@@ -248,8 +265,7 @@ static VBMI void vbmi_run(cipher_lane *const *lanes, unsigned count, enum des_wo
         if (started != running)
             vbmi_hold_back(&state, running);
         running = started;
-        for (unsigned n = 0; n < running; n++)
-            memcpy(blocks[n], lane_block(lanes[n], step, steps, DES_BLOCK), DES_BLOCK);
+        vbmi_collect(blocks, lanes, bases, running, step, steps);
         vbmi_absorb(&state, (const uint8_t(*)[DES_BLOCK])blocks);
         for (unsigned key = 0; key < (work == RETAIL ? 1u : 3u); key++)
             vbmi_pass(&state, &keys[key]);
@@ -262,7 +278,7 @@ static VBMI void vbmi_run(cipher_lane *const *lanes, unsigned count, enum des_wo
     vbmi_store(&state, blocks);
     for (unsigned n = 0; n < count; n++)
         memcpy(lanes[n]->result, blocks[n], DES_BLOCK);
-    wipe(keys, sizeof keys);
+    wipe(keys, (work == RETAIL ? 2 : 3) * sizeof keys[0]);
     wipe(&state, sizeof state);
     wipe(blocks, sizeof blocks);
 }

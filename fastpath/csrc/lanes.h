@@ -32,6 +32,13 @@ static inline const uint8_t *lane_block(const cipher_lane *lane, size_t step, si
     return n < lane->whole ? lane->data + block_length * n : lane->last;
 }
 
+/* Where block 0 would be if the lane had as many blocks as there are steps: block `step` is so many
+ * further on, as long as it is not the padded one. Only to be added to. */
+static inline uintptr_t lane_base(const cipher_lane *lane, size_t steps, size_t block_length)
+{
+    return (uintptr_t)lane->data - block_length * (steps - lane_blocks(lane));
+}
+
 /* How many of `count` sorted lanes have begun by this step, `running` of them before it. */
 static inline unsigned lanes_started(cipher_lane *const *lanes, unsigned count, unsigned running,
                                      size_t step, size_t steps)
