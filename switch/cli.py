@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_pos(verbs)
     _add_verify(verbs)
     _add_projections(verbs)
+    _add_describe(verbs)
     worker = verbs.add_parser("worker")  # started by `up`
     worker.add_argument("file", type=Path)
     worker.set_defaults(run=_worker)
@@ -177,6 +178,20 @@ def _add_projections(verbs: argparse._SubParsersAction[argparse.ArgumentParser])
     _add_database(open_items)
     open_items.add_argument("--json", action="store_true", help="one JSON list, for scripts")
     open_items.set_defaults(run=_open_items)
+
+
+def _add_describe(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "describe", help="say which versions these are, and which compiled code runs here"
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON, for scripts")
+    parser.set_defaults(run=_describe)
+
+
+def _describe(arguments: argparse.Namespace) -> int:
+    from switch.describe import run_describe
+
+    return run_describe(as_json=arguments.json)
 
 
 def _rebuild(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ UNKNOWN_PAN = "7" * 19
 
 @pytest.fixture
 def till(switch: Demo) -> Iterator[Terminal]:
-    """A terminal that only these tests use: what it did last is what they did."""
+    """A terminal that nobody else uses at the same time: what it did last is what they did."""
     entry = [e for e in switch.pos_entries if e["mac"] == "aes-cmac"][-2]
     with switch.pos(entry) as terminal:
         yield terminal
