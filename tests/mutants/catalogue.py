@@ -386,7 +386,7 @@ MUTANTS = (
     Mutant(
         "digests leave out the postings",
         "switch/projections/sealing.py",
-        "            image.update(posting[\"image\"])\n",
+        '            image.update(posting["image"])\n',
         "            pass\n",
         (f"{_PROJECTIONS}tamper.py::test_a_changed_posting_names_its_link",),
     ),
