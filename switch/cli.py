@@ -119,13 +119,37 @@ def _add_verify(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="FILE",
         help="checkpoints exported earlier; those in DIR are always compared",
     )
+    parser.add_argument(
+        "--archive",
+        type=Path,
+        metavar="DIR",
+        help="archived months, checked with the rest; else those in DIR/archive, if there are any",
+    )
     parser.set_defaults(run=_verify)
+    archive = verbs.add_parser(
+        "archive",
+        help="write months older than the horizon into files and take them out of the database",
+        description="Write all months up to one into signed files, check them, and detach their "
+        "partitions, while the switch runs. Exit 0: done, 1: refused, with the reason, and nothing "
+        "was taken away, 2: it could not be done.",
+    )
+    _add_database(archive)
+    archive.add_argument("--month", required=True, metavar="YYYY-MM", help="the last month")
+    archive.add_argument("--to", type=Path, metavar="DIR", help="else DIR/archive of --data")
+    archive.add_argument("--drop", action="store_true", help="drop what is detached, too")
+    archive.set_defaults(run=_archive)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from switch.verify import run_verify
 
     return run_verify(arguments)
+
+
+def _archive(arguments: argparse.Namespace) -> int:
+    from switch.archive.command import run_archive
+
+    return run_archive(arguments)
 
 
 def _add_projections(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -138,6 +162,12 @@ def _add_projections(verbs: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     _add_database(rebuild)
     rebuild.add_argument("--replace", action="store_true", help="put the new ones in their place")
+    rebuild.add_argument(
+        "--archive",
+        type=Path,
+        metavar="DIR",
+        help="begin with the links in DIR; else with DIR/archive of --data, else with openings",
+    )
     rebuild.set_defaults(run=_rebuild)
     open_items = verbs.add_parser(
         "open-items",

@@ -196,22 +196,18 @@ class Worker:
 
     def _lane(self, number: int) -> tuple[Lane, ReservationStore]:
         settings = self._settings
-        sealing_key = derive(self._programme.token_key, "cache seal", 32)
         reservation = ReservationStore(
             self._file.redis_url,
             f"cs:{self._programme.epoch}",
             f"{self._run}.{number}.{secrets.token_hex(4)}".encode(),
-            Sealer(sealing_key),
+            Sealer(derive(self._programme.token_key, "cache seal", 32)),
             timeout_s=settings.redis_timeout_ms / 1000,
             possession_ms=settings.possession_ms,
             on_error=self._redis_failed,
         )
-        journal = JournalSession(
-            self._url,
-            self._run,
-            on_down=self._postgres_failed,
-            witness=Witness.of(self._file.data_dir, self._file.index, number),
-        )
+        witness = Witness.of(self._file.data_dir, self._file.index, number)
+        on_down = self._postgres_failed
+        journal = JournalSession(self._url, self._run, on_down=on_down, witness=witness)
         self._lane_journals.append(journal)
         next_batch_id = self._batch_ids.__next__
         return Lane(self._pipeline, journal, reservation, next_batch_id, utc_now), reservation
@@ -295,10 +291,14 @@ class Worker:
         while True:
             await trio.sleep(_PROBE_PERIOD_S)
             if not self._pipeline.journal_up:
-                with contextlib.suppress(JournalDown):
-                    await self._rows("select 1")
+                try:
                     if await read_epoch(self._rows) != self._programme.epoch:
                         raise EpochChanged
+                except JournalDown as down:
+                    if str(down).startswith("JournalBehind"):  # for a person to look at
+                        event(log, logging.ERROR, "postgres-refused", error=str(down))
+                        await trio.sleep(10 * _PROBE_PERIOD_S)
+                else:
                     self._pipeline.journal_up = True
                     event(log, logging.INFO, "postgres-back")
 

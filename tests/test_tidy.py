@@ -46,7 +46,7 @@ OF_OURS: Mapping[str, tuple[str, ...]] = {
     "fastpath": (),
     "switch": ("rules", "fastpath"),
     "hardware": ("fastpath", "switch.wire"),
-    "bench": ("fastpath", "switch.wire"),
+    "bench": ("fastpath", "rules", "switch"),
     "admin": ("rules", "fastpath", "switch.wire"),
 }
 """What a room may import of the others."""
@@ -64,8 +64,8 @@ FOREIGN: Mapping[str, frozenset[str]] = {
     # measured against: a naive switch's asyncpg, redis and bridge, and the fast path's peers
     "bench": frozenset(
         {
-            *("asyncpg", "gevent", "hiredis", "locust", "psutil", "redis", "trio", "trio_asyncio"),
-            *("cryptography", "iso8583", "psec"),
+            *("asyncpg", "gevent", "hiredis", "locust", "msgspec", "psutil", "redis", "trio"),
+            *("cryptography", "iso8583", "psec", "trio_asyncio"),
         }
     ),
     "admin": frozenset({"asyncpg"}),

@@ -183,9 +183,7 @@ def _add_postings(
     to_card_minor = 0
     owed: dict[tuple[ItemKind, int, str], int] = {}
     for posting in postings:
-        _, _, _, _, _, debit_kind, debit_id, credit_kind, credit_id, amount, purse, currency = (
-            posting
-        )
+        debit_kind, debit_id, credit_kind, credit_id, amount, purse, currency = posting[5:12]
         for column, kind, account_id in ((0, debit_kind, debit_id), (1, credit_kind, credit_id)):
             if kind == AccountKind.CARD:
                 table, owner = effects.programmes, programme_of(account_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import itertools
 import random
 import threading
 import time
@@ -26,7 +27,7 @@ __all__ = [
     "Cast",
     "Kind",
     "Load",
-    "first_approval_s",
+    "longest_gap_s",
     "running",
 ]
 
@@ -232,7 +233,7 @@ class Till(threading.Thread):
                 asked.abandoned = True
                 return
             if time.monotonic() > deadline:
-                raise AssertionError(f"not answered in {_CHASE_S:.0f} s: {asked.replies}")
+                raise AssertionError(f"not answered in {_CHASE_S:.0f} s: {asked.replies[-3:]}")
             if asked.attempts[-1].reply is not None:
                 time.sleep(self._random.uniform(0.005, 0.05))
             line = self._random.randrange(2)
@@ -396,13 +397,20 @@ class Load:
         return sum(1 for till in self._tills for asked in list(till.record) if asked.settling)
 
 
-def first_approval_s(record: Sequence[Asked], after: float) -> float:
-    """Seconds from that moment to the first approval of something that was sent after it."""
-    return min(
-        attempt.replied_at - after
+def longest_gap_s(record: Sequence[Asked], after: float, within_s: float = 15.0) -> float:
+    """The longest time without an approval that begins in the seconds after that moment."""
+    approved_at = sorted(
+        attempt.replied_at
         for asked in record
         for attempt in asked.attempts
-        if attempt.sent_at >= after and attempt.reply is not None and attempt.reply.code == "00"
+        if attempt.reply is not None and attempt.reply.code == "00"
+    )
+    begins = [at for at in approved_at if at < after][-1:]
+    moments = begins + [at for at in approved_at if at >= after]
+    return max(
+        later - earlier
+        for earlier, later in itertools.pairwise(moments)
+        if earlier < after + within_s
     )
 
 

@@ -23,7 +23,7 @@ def new_number() -> str:
 
 @pytest.fixture
 def till(switch: Demo) -> Iterator[Terminal]:
-    """A terminal with an empty batch, which no other test of the session uses."""
+    """A terminal with an empty batch, whatever others have done at it."""
     entry = next(e for e in reversed(switch.pos_entries) if e["mac"] == "retail-mac")
     with switch.pos(entry) as terminal:
         first = terminal.reconcile(TillTotals(debits=999_999))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.client.demo import Cards, Demo
+from tests.client.till_totals import TillTotals, told_totals
 
 WORDS = {"debits": (76, 88), "debit undone": (77, 89), "credits": (74, 86), "undone": (75, 87)}
 
@@ -49,7 +50,11 @@ class CommandLine:
 
 @pytest.fixture
 def pos_line(switch: Demo) -> CommandLine:
+    """With an empty batch, whatever others have done at this terminal."""
     entry = [e for e in switch.pos_entries if e["mac"] == "aes-cmac"][-4]
+    with switch.pos(entry) as till:
+        first = till.reconcile(TillTotals(debits=999_999))
+        assert till.reconcile(told_totals(first)).code == "00"
     return CommandLine(switch, entry["id"])
 
 

@@ -49,7 +49,7 @@ def close(till: Terminal, number: str | None = None, **changes: Any) -> TillTota
 
 @pytest.fixture
 def till(switch: Demo) -> Iterator[Terminal]:
-    """A terminal with an empty batch, which no other test of the session uses."""
+    """A terminal with an empty batch, whatever others have done at it."""
     entry = next(e for e in reversed(switch.pos_entries) if e["mac"] == "aes-cmac")
     with switch.pos(entry) as terminal:
         close(terminal)

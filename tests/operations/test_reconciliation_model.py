@@ -191,7 +191,7 @@ STEPS = st.lists(
 
 @pytest.fixture(scope="module")
 def terminal(switch: Demo) -> Iterator[Terminal]:
-    """A terminal that only this test uses, its batch empty."""
+    """A terminal with an empty batch, whatever others have done at it."""
     entry = [e for e in switch.pos_entries if e["mac"] == "aes-cmac"][-3]
     with switch.pos(entry) as found:
         first = found.reconcile(TillTotals(debits=999_999))
