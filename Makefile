@@ -55,7 +55,7 @@ sanitize: setup
 	cp -r fastpath/*.py fastpath/packagers $(SANITIZED)/fastpath/
 	cd $(SANITIZED) && PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-		$(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider \
+		$(CURDIR)/$(BIN)/python -m pytest -q -s -p no:cacheprovider \
 		-c $(CURDIR)/pyproject.toml $(CURDIR)/tests/fastpath
 
 clean:
