@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,9 +11,12 @@ from fastpath.mac import MacAlgorithm
 from rules.requests import Terminal
 from switch.keyblock import KeyBlockError
 from switch.keys import CardSecrets, KeyUsage, MasterKey
+from switch.logs import event
 from switch.terminal_keys import PinFormat, TerminalKeys
 
 __all__ = ["AcquirerLink", "Programme", "ProgrammeSource", "TerminalEntry", "read_epoch"]
+
+log = logging.getLogger(__name__)
 
 Rows = Callable[..., Awaitable[list[Any]]]
 
@@ -77,8 +81,7 @@ class ProgrammeSource:
     """Reads the programme, and later what has changed of it.
 
     `rows` runs a query. Key blocks are opened for their one usage each; a terminal whose blocks or
-    numbers make no sense is told to `on_fault` (its code, the kind of fault) and stays as it was,
-    or away.
+    numbers make no sense is named in the log, and stays as it was, or away.
     """
 
     def __init__(
@@ -87,12 +90,10 @@ class ProgrammeSource:
         master_key: MasterKey,
         *,
         key_window_s: float = 3600,
-        on_fault: Callable[[str, str], None] = lambda _code, _kind: None,
     ) -> None:
         self._rows = rows
         self._master_key = master_key
         self._key_window_s = key_window_s
-        self._on_fault = on_fault
         self._seen = 0
 
     async def load(self) -> Programme:
@@ -136,7 +137,8 @@ class ProgrammeSource:
             try:
                 entry = self._terminal(row, keys.get(number, ()), changes.get(number, ()))
             except (KeyBlockError, ValueError) as error:
-                self._on_fault(row["code"], type(error).__name__)
+                faulty = {"terminal": row["code"], "kind": type(error).__name__}
+                event(log, logging.ERROR, "terminal-not-loaded", **faulty)
                 if number not in before:
                     continue
                 entry = before[number]

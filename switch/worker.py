@@ -38,6 +38,7 @@ from switch.reservation.store import ReservationStore, Sealer
 from switch.server import Server, link_config, listening_socket, private_listener
 from switch.settlement import Desk
 from switch.supervised_workers import PARENT_FD_VARIABLE, READY_FD_VARIABLE
+from switch.sweeper import HoldSweeper
 from switch.tls import server_context
 from switch.wire.translate import Translator
 
@@ -145,7 +146,6 @@ class Worker:
             self._key_session.rows,
             master_key,
             key_window_s=self._settings.key_overlap_minutes * 60,
-            on_fault=_terminal_faulty,
         )
         self._programme = await source.load()
         tokens_path = Path(self._file.data_dir) / "tokens.tab"
@@ -168,7 +168,9 @@ class Worker:
             answer_within_s=settings.answer_within_ms / 1000,
         )
         horizon_s = settings.horizon_days * 86_400
-        policy = Policy(settings.pin_tries_max, settings.code_tries_max, horizon_s)
+        policy = Policy(
+            settings.pin_tries_max, settings.code_tries_max, horizon_s, settings.hold_lasts_s
+        )
         self._intake.pipeline = self._pipeline = Pipeline(
             self._intake, policy, batch_max=settings.batch_max, queue_max=settings.queue_max
         )
@@ -264,6 +266,8 @@ class Worker:
             if file.index == 0:
                 nursery.start_soon(keep_projecting, ProjectorFile(self._url, file.data_dir))
                 nursery.start_soon(self._watch_projector)
+                sweeper = HoldSweeper(self._rows, self._pipeline, self._next_transaction_id)
+                nursery.start_soon(sweeper.run)
             async for _ in signals:
                 break
         self._draining = True
@@ -379,10 +383,6 @@ class Worker:
         if self._months_ahead < 1:
             return False, "the journal has no partition for next month"
         return True, "ready"
-
-
-def _terminal_faulty(code: str, kind: str) -> None:
-    event(log, logging.ERROR, "terminal-not-loaded", terminal=code, kind=kind)
 
 
 def _say_ready() -> None:
