@@ -38,6 +38,7 @@ from switch.reservation.store import ReservationStore, Sealer
 from switch.server import Server, link_config, listening_socket, private_listener
 from switch.supervised_workers import PARENT_FD_VARIABLE, READY_FD_VARIABLE
 from switch.tls import server_context
+from switch.wire.link import LinkConfig
 from switch.wire.translate import Translator
 
 __all__ = ["WorkerFile", "run_worker", "work"]
@@ -140,12 +141,7 @@ class Worker:
         self._key_session = JournalSession(
             self._url, self._run, witness=Witness.of(self._file.data_dir, self._file.index)
         )
-        source = ProgrammeSource(
-            self._key_session.rows,
-            master_key,
-            key_window_s=self._settings.key_overlap_minutes * 60,
-            on_fault=_terminal_faulty,
-        )
+        source = ProgrammeSource(self._key_session.rows, master_key, on_fault=_not_loaded)
         self._programme = await source.load()
         tokens_path = Path(self._file.data_dir) / "tokens.tab"
         self._tokens = TokenTable.open(tokens_path, TokenKey(self._programme.token_key))
@@ -185,7 +181,10 @@ class Worker:
             batch_max=settings.batch_max,
         )
         self._keys = KeyDesk(
-            self._key_session, master_key, source, self._intake, self._next_transaction_id
+            *(self._key_session, master_key, source, self._intake, self._metrics),
+            self._next_transaction_id,
+            window_s=settings.key_overlap_minutes * 60,
+            answer_within_s=settings.answer_within_ms / 1000,
         )
         self._server = Server(
             self._metrics, self._intake.receive, connections_max=settings.link_connections_max
@@ -251,10 +250,9 @@ class Worker:
         tls_of = {_POS: settings.switch_tls, _NETWORK: settings.network_tls}
         for port, name in ((file.switch_port, _POS), (file.network_port, _NETWORK)):
             listener = listening_socket(file.host, port)
-            config = link_config(self._programme.links[name], settings)
             tls = tls_of[name]
             context = server_context(tls.certificate, tls.key, tls.peers) if tls else None
-            nursery.start_soon(self._server.serve, listener, config, context)
+            nursery.start_soon(self._server.serve, listener, self._config_of(name), context)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             _say_ready()
             event(log, logging.INFO, "ready", run=self._run)
@@ -267,6 +265,10 @@ class Worker:
         event(log, logging.INFO, "draining", connections=self._server.connections)
         await self._server.drain()
         await self._refusals.flush()
+
+    def _config_of(self, name: str) -> Callable[[], LinkConfig]:
+        """What is agreed with whoever connects now: the programme may change."""
+        return lambda: link_config(self._intake.programme.links[name], self._settings)
 
     async def _rows(self, query: str, *args: object) -> list[Any]:
         """A question of a background task; a session answers one at a time."""
@@ -374,8 +376,8 @@ class Worker:
         return True, "ready"
 
 
-def _terminal_faulty(code: str, kind: str) -> None:
-    event(log, logging.ERROR, "terminal-not-loaded", terminal=code, kind=kind)
+def _not_loaded(name: str, kind: str) -> None:
+    event(log, logging.ERROR, "change-not-taken", name=name, kind=kind)
 
 
 def _say_ready() -> None:

@@ -20,6 +20,7 @@ from rules.money import POINTS_CURRENCY
 from rules.responses import APPROVALS, Response
 from switch.pos.demo import UsageError, load_demo
 from switch.pos.fields import parse_amount, read_private
+from switch.pos.keys import KeyUnusable, take_key, with_keys
 from switch.pos.messages import (
     EntryMode,
     Order,
@@ -90,6 +91,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--reason", choices=[*REASONS, *REASONS.values()], help="of a reversal; default: timeout")
     add("--final-amount", metavar="AMOUNT", help="reverse only down to this amount (DE 95)")
     add("--bar", action="store_true", help="outcome: bar an unknown original for good (TB)")
+    add("--key", choices=["mac", "pin"], help="key change: which key (default: mac)")
     add("--timeout", type=float, default=10.0, metavar="SECONDS", help="default: 10")
     add("--json", action="store_true", help="request and reply by DE numbers")
     parser.set_defaults(run=run)
@@ -151,6 +153,8 @@ class _Exchange:
         if not refused:
             self._remember(message, reply)
         self._show_reply(request, reply.message, at_sign_on=refused)
+        if self.verb is Verb.KEY_CHANGE and _granted(reply):
+            return self._take_key(reply)
         return EXIT_APPROVED if _granted(reply) else EXIT_DECLINED
 
     def _prepare(self) -> tuple[Outgoing | None, Outgoing]:
@@ -158,6 +162,7 @@ class _Exchange:
         now = datetime.datetime.now(datetime.UTC)
         sign_on = None
         with self.state_file.locked() as state:
+            self.terminal = with_keys(self.terminal, state.keys)
             original = _find_original(self.verb, self.args, state)
             order = _order(self.args, self.verb, self._currency(original))
             if self.terminal.network and not self.spec.network_code:
@@ -205,6 +210,19 @@ class _Exchange:
                 approved_amount=answer.get(DE.AMOUNT) or "",
             )
 
+    def _take_key(self, reply: Reply) -> int:
+        """The new key is in force from the next message on, when it is kept and not before."""
+        usage = self.args.key or "mac"
+        try:
+            private = read_private(reply.message.get(DE.PRIVATE) or "")
+            key = take_key(self.terminal, usage, private)
+        except KeyUnusable as error:
+            print(f"cardswitch pos: the old key stays: {error}", file=sys.stderr)
+            return EXIT_NO_ANSWER
+        with self.state_file.locked() as state:
+            state.keys[usage] = key
+        return EXIT_APPROVED
+
     # What is shown
 
     def _show_request(self, request: Message) -> None:
@@ -242,7 +260,10 @@ class _Exchange:
         print(f"\n{self.style.doubt('NO ANSWER')}  {reason}")
         where = f"--data {self.data_dir} --terminal {self.terminal.terminal_id}"
         again = f"    cardswitch pos repeat {where}"
-        if request.mti[:2] == "04":
+        if self.verb is Verb.KEY_CHANGE:
+            print("  The old key stays. Ask again, and the same new one comes:")
+            print(f"    cardswitch pos keychange {where}")
+        elif request.mti[:2] == "04":
             print(f"  Whether it was undone is not known. Ask again:\n{again}")
         elif may_be_original(request.mti, request.get(DE.PROCESSING_CODE) or ""):
             print(f"  What became of it is not known. Ask again, or undo it:\n{again}")
@@ -296,6 +317,7 @@ def _order(args: argparse.Namespace, verb: Verb, currency: str) -> Order:
         reason=REASONS.get(args.reason, args.reason),
         final_amount_minor=_amount(args.final_amount, "--final-amount", currency),
         bar_unknown=args.bar,
+        key=args.key,
     )
 
 

@@ -5,6 +5,7 @@ Everything that can be refused without knowing the card is refused here, by rais
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -91,6 +92,8 @@ class Translated:
 
     request: CardRequest
     card_id: int
+    pin_version: int = 0
+    """Of the PIN key that opened the PIN block; 0 where none did, or there is none."""
 
 
 class Translator:
@@ -118,8 +121,7 @@ class Translator:
         Raises Refused and FormatError.
         """
         code = _required(message, _PROCESSING_CODE)
-        private_text = message.get(_PRIVATE)
-        private = parse_private(private_text) if private_text else {}
+        private = parse_private(message.get(_PRIVATE) or "")
         stan = _required(message, _STAN)
         pan = _card_number(message)
         operation, purse = _operation(message.mti, code)
@@ -144,13 +146,14 @@ class Translator:
         if card_unknown:
             card_id = suspense_card_id(terminal.rules.merchant_id)
             party += f"|{digest.hex()}"  # many numbers share that chain
+        pvv, pin_version = (None, 0) if told else self._pvv(message, private, terminal, pan)
         if told:
             more = _reference(message, private, operation, instant_s, party)
             more["foreign_content"] = _foreign_content(message.mti, code, foreign=foreign)
         else:
             more = {
                 "expiry": message.get(_EXPIRY),
-                "pvv": self._pvv(message, private, terminal, pan),
+                "pvv": pvv,
                 "code_digest": self._code_digest(private, digest),
                 "partial_allowed": private.get("PA") == "1",
             }
@@ -174,7 +177,7 @@ class Translator:
             original_transaction_id=private.get("OR", "") if operation in _NAMES_BY_ID else "",
             **more,
         )
-        return Translated(request, card_id)
+        return Translated(request, card_id, pin_version)
 
     def _instant(
         self, message: Message, private: dict[str, str], terminal: TerminalEntry, now_s: int
@@ -210,26 +213,29 @@ class Translator:
 
     def _pvv(
         self, message: Message, private: dict[str, str], terminal: TerminalEntry, pan: str
-    ) -> bytes | None:
-        """The verification value of the PIN entered; b"" for a block that opens to none."""
+    ) -> tuple[bytes | None, int]:
+        """The verification value of the PIN entered, and the version of the key that opened it.
+
+        b"" for a block that opens to none, under any key that it may be made with.
+        """
         block_0, block_4 = message.get_bytes(_PIN_BLOCK), private.get("PB")
         if block_0 is None and block_4 is None:
-            return None
+            return None, 0
         is_format_0 = terminal.keys.pin_format is PinFormat.FORMAT_0
         if (block_4 is not None) is is_format_0 or (block_0 is not None) is not is_format_0:
             raise FormatError("not this terminal's PIN block format", field=int(_PIN_BLOCK))
         control = message.get(_SECURITY_CONTROL)
-        key = terminal.keys.pin_key(int(control[2:4]) if control else None)
-        if key is None:
+        keys = terminal.keys.pin_candidates(int(control[2:4]) if control else None)
+        if not keys:
             raise FormatError("no such PIN key version", field=int(_SECURITY_CONTROL))
-        try:
-            if block_0 is not None:
-                pin = pinblock.decode_format0(block_0, pan, key)
-            else:
-                pin = pinblock.decode_format4(bytes.fromhex(block_4 or ""), pan, key)
-            return self.programme.secrets.pvv(pin, pan).encode()
-        except ValueError:
-            return b""
+        for version, key in keys:
+            with contextlib.suppress(ValueError):
+                if block_0 is not None:
+                    pin = pinblock.decode_format0(block_0, pan, key)
+                else:
+                    pin = pinblock.decode_format4(bytes.fromhex(block_4 or ""), pan, key)
+                return self.programme.secrets.pvv(pin, pan).encode(), version
+        return b"", 0
 
 
 def _required(message: Message, field: int) -> str:
