@@ -6,9 +6,18 @@ There is no slow path in Python beside the compiled modules: without them the im
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import find_spec
 
-__all__: list[str] = []
+__all__ = ["compiled_modules"]
 
-_COMPILED = ("framing", "codec", "mac", "tokens", "pgwire")
+_COMPILED = (
+    *("framing", "codec", "mac", "tokens"),
+    *("directory", "batch", "reader", "replies"),
+    "pgwire",
+)
+
+
+def compiled_modules() -> tuple[str, ...]:
+    """The modules of this package that are compiled."""
+    return _COMPILED
 
 
 def _missing() -> list[str]:

@@ -14,6 +14,39 @@ cdef extern from *:
 
     static inline int cs_leading_zeros(uint64_t word) { return __builtin_clzll(word); }
 
+    /* Pointers that other threads may be storing; a place is filled once. */
+    #define cs_load_shape(place) __atomic_load_n((place), __ATOMIC_ACQUIRE)
+    #define cs_store_shape(place, shape) cs_fill_once((void **)(place), (shape))
+    static inline int cs_fill_once(void **place, void *filled) {
+        void *empty = NULL;
+        return __atomic_compare_exchange_n(
+            place, &empty, filled, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+    }
+
+    /* 16 hex digits, checked before, as a number. */
+    static inline uint64_t cs_number_of_hex(const uint8_t *data) {
+        uint64_t number = 0;
+        for (int half = 0; half < 2; half++) {
+            uint64_t word = 0;
+            for (int i = 0; i < 8; i++)
+                word |= (uint64_t)data[8 * half + i] << (8 * i);
+            word = (word & UINT64_C(0x0F0F0F0F0F0F0F0F)) +
+                   9 * ((word >> 6) & UINT64_C(0x0101010101010101));
+            word = ((word << 4) | (word >> 8)) & UINT64_C(0x00FF00FF00FF00FF);
+            number = number << 32 | (word & 0xFF) << 24 | (word >> 16 & 0xFF) << 16 |
+                     (word >> 32 & 0xFF) << 8 | (word >> 48 & 0xFF);
+        }
+        return number;
+    }
+
+    /* How many bits are set, without the call that compilers make of it for old processors. */
+    static inline int cs_ones(uint64_t word) {
+        word -= (word >> 1) & UINT64_C(0x5555555555555555);
+        word = (word & UINT64_C(0x3333333333333333)) + ((word >> 2) & UINT64_C(0x3333333333333333));
+        word = (word + (word >> 4)) & UINT64_C(0x0F0F0F0F0F0F0F0F);
+        return (int)((word * UINT64_C(0x0101010101010101)) >> 56);
+    }
+
     /* Eight bytes made of the 1 .. 7 there are, some of them twice: enough to test each. */
     static inline uint64_t cs_short_word(const uint8_t *data, ptrdiff_t size) {
         uint32_t low, high;
@@ -55,6 +88,8 @@ cdef extern from *:
     """
     const char* CS_HEX
     int cs_leading_zeros(uint64_t word) noexcept nogil
+    int cs_ones(uint64_t word) noexcept nogil
+    uint64_t cs_number_of_hex(const uint8_t* data) noexcept nogil
     bint fails(uint64_t (*test)(uint64_t) noexcept nogil, const uint8_t* data, Py_ssize_t size) \
         noexcept nogil
 

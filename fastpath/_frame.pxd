@@ -8,13 +8,15 @@ from fastpath._bytes cimport (
     big_endian,
     bytes_to_hex,
     cs_leading_zeros,
+    cs_number_of_hex,
+    cs_ones,
     fails,
-    hex_to_bytes,
     not_bcd,
     not_digits,
     not_hex,
     put_big_endian,
 )
+from fastpath._shape cimport SHAPES, Shape, shape_of, take_shape
 from fastpath._wire cimport (
     BAD_DIGITS,
     BAD_HEX,
@@ -22,13 +24,16 @@ from fastpath._wire cimport (
     EMPTY_SECONDARY,
     ENDS_EARLY,
     FINE,
+    FIXED,
     FRAME_TOO_LONG,
     HAS_THIRD_BITMAP,
     LEFT_OVER,
     NO_PAD,
     Row,
     put_bcd,
+    read_length,
     take_field,
+    wire_bytes,
 )
 
 cdef enum:
@@ -44,11 +49,13 @@ cdef struct Table:
     bint mti_bcd
     bint bitmap_raw
     int version
+    Shape* shapes[SHAPES]
 
 # where the fields of one frame are
 cdef struct Layout:
     uint64_t bits[2]  # as sent, but for bit 1
-    uint16_t start[FIELDS]  # of the field with its length prefix
+    uint16_t* start  # of each field that is there, in order, with its length prefix
+    int count
     int last
 
 cdef struct Fault:
@@ -61,6 +68,48 @@ cdef inline uint64_t bit_of(int field) noexcept nogil:
     return <uint64_t>1 << (63 - ((field - 1) & 63))
 
 
+cdef inline bint has_field(const Layout* layout, int field) noexcept nogil:
+    if field < 2 or field > 128:
+        return False
+    return (layout.bits[(field - 1) >> 6] & bit_of(field)) != 0
+
+
+cdef inline Py_ssize_t start_of(const Layout* layout, int field) noexcept nogil:
+    """Where a field that is there begins: as many are before it as bits are before its own."""
+    cdef uint64_t bit = bit_of(field)
+    if field <= 64:
+        return layout.start[cs_ones(layout.bits[0] & ~((bit << 1) - 1))]
+    return layout.start[cs_ones(layout.bits[0]) + cs_ones(layout.bits[1] & ~((bit << 1) - 1))]
+
+
+cdef inline const uint8_t* value_of(
+    const Table* table, const uint8_t* data, const Layout* layout, int field
+) noexcept nogil:
+    """The value of a field that is there, behind its length prefix."""
+    return data + start_of(layout, field) + table.rows[field].length_bytes
+
+
+cdef inline Py_ssize_t count_of(const Table* table, const uint8_t* value, int field) noexcept nogil:
+    """Digits, characters or bytes of a value whose prefix was checked before."""
+    cdef const Row* row = &table.rows[field]
+    if row.length_form == FIXED:
+        return row.length
+    return read_length(row, value - row.length_bytes)
+
+
+cdef inline Py_ssize_t field_size(const Table* table, const uint8_t* field, int de) noexcept nogil:
+    """Bytes on the wire of the checked field at `field`, with its length prefix."""
+    cdef const Row* row = &table.rows[de]
+    return row.length_bytes + wire_bytes(row, count_of(table, field + row.length_bytes, de))
+
+
+cdef inline Py_ssize_t mac_covers(const Table* table, const Layout* layout) noexcept nogil:
+    """How many bytes are before the MAC; 0 where the last field is none."""
+    if layout.last == 0 or not table.rows[layout.last].holds_mac:
+        return 0
+    return layout.start[layout.count - 1]
+
+
 cdef inline Py_ssize_t mti_bytes(const Table* table) noexcept nogil:
     return 2 if table.mti_bcd else 4
 
@@ -70,14 +119,12 @@ cdef inline Py_ssize_t bitmap_bytes(const Table* table) noexcept nogil:
 
 
 cdef inline int read_bitmap(const Table* table, const uint8_t* data, uint64_t* bits) noexcept nogil:
-    cdef uint8_t opened[8]
     if table.bitmap_raw:
         bits[0] = big_endian(data)
         return FINE
     if fails(not_hex, data, 16):
         return BAD_HEX
-    hex_to_bytes(data, 8, opened)
-    bits[0] = big_endian(opened)
+    bits[0] = cs_number_of_hex(data)
     return FINE
 
 
@@ -135,12 +182,16 @@ cdef inline int read_head(
 
 
 cdef inline int read_frame(
-    const Table* table, const uint8_t* data, Py_ssize_t size, Layout* layout, Fault* fault
+    Table* table, const uint8_t* data, Py_ssize_t size, Layout* layout, Fault* fault
 ) noexcept nogil:
-    """Finds and checks every field; on anything but FINE `fault` says where."""
+    """Finds and checks every field; on anything but FINE `fault` says where.
+
+    `layout.start` has room for all that there can be (FIELDS).
+    """
     cdef Py_ssize_t at
     cdef uint64_t bits
     cdef int reason, half, field
+    cdef const Shape* shape
     fault.field = NO_FIELD
     fault.offset = 0
     if size > LONGEST_FRAME:
@@ -149,19 +200,27 @@ cdef inline int read_frame(
     if reason != FINE:
         return reason
     at = fault.offset
-    layout.last = 0
+    shape = shape_of(table.shapes, table.rows, layout.bits)
+    if shape is not NULL and size == take_shape(
+            shape, table.rows, data, size, at, layout.start):
+        layout.last = shape.last
+        layout.count = shape.count
+        fault.field = NO_FIELD
+        return FINE
+    layout.last = layout.count = 0
     for half in range(2):
         bits = layout.bits[half]
         while bits:
             field = 64 * half + 1 + cs_leading_zeros(bits)
             bits ^= bit_of(field)
-            layout.start[field] = <uint16_t>at
+            layout.start[layout.count] = <uint16_t>at
             reason = take_field(&table.rows[field], data, size, &at)
             if reason != FINE:
                 fault.field = field
                 fault.offset = at
                 return reason
             layout.last = field
+            layout.count += 1
     fault.field = NO_FIELD
     fault.offset = at
     return FINE if at == size else LEFT_OVER

@@ -29,10 +29,12 @@ from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_Check
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_Check, PyUnicode_DecodeLatin1
 from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from fastpath._bytes cimport bcd_to_text, cs_leading_zeros, fails, hex_to_bytes, not_digits
 from fastpath._frame cimport *
+from fastpath._shape cimport SHAPES
 from fastpath._wire cimport *
 
 from collections.abc import Mapping
@@ -48,11 +50,6 @@ cdef extern from "Python.h":
     int PyUnicode_KIND(PyObject* text)
     int PyUnicode_1BYTE_KIND
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject* text)
-
-cdef enum:
-    FIRST_MAC = 64
-    SECOND_MAC = 128
-    MAC_BYTES = 8
 
 # the sentence for every Reason of _wire.pxd, in its order
 cdef tuple _REASONS = (
@@ -83,7 +80,7 @@ cdef tuple _REASONS = (
 )
 
 
-cdef object _error(int reason, int field, Py_ssize_t offset):
+cdef object format_error(int reason, int field, Py_ssize_t offset):
     number = None if field == NO_FIELD else field
     return FormatError(_REASONS[reason], field=number, offset=offset)
 
@@ -136,8 +133,6 @@ cdef int _fill(Row* row, int number, spec) except -1:
 cdef class Plan:
     """Holds the flattened table of one packager. Made once, never changed."""
 
-    cdef Table table
-
     def __cinit__(self, packager):
         memset(&self.table, 0, sizeof(Table))
         self.table.mti_bcd = packager.mti_encoding is Encoding.BCD
@@ -146,13 +141,17 @@ cdef class Plan:
         for number, spec in packager.fields.items():
             _fill(&self.table.rows[<int>number], number, spec)
 
+    def __dealloc__(self):
+        for i in range(SHAPES):
+            free(self.table.shapes[i])
+
 
 # the packagers of the last two calls: a process rarely speaks more than two
 cdef object _last_packager = None, _older_packager = None
 cdef Plan _last_plan = None, _older_plan = None
 
 
-cdef Plan _plan_of(object packager):
+cdef Plan plan_of(object packager):
     global _last_packager, _older_packager, _last_plan, _older_plan
     if packager is _last_packager and _last_plan is not None:
         return _last_plan
@@ -174,72 +173,94 @@ cdef Plan _plan_of(object packager):
 # ---- decoding ------------------------------------------------------------------------------------
 
 
+cdef object _digits_text(const uint8_t* data, Py_ssize_t count, int pad, int sign):
+    """Text of `count` BCD digits, behind their sign where there is one."""
+    cdef Py_ssize_t lead = 1 if sign else 0
+    text = PyUnicode_New(count + lead, 127)
+    cdef uint8_t* out = PyUnicode_1BYTE_DATA(<PyObject*>text)
+    if sign:
+        out[0] = sign
+    bcd_to_text(data, count, 1 if count & 1 and pad == LEFT_ZERO else 0, out + lead)
+    return text
+
+
+cdef object mti_text(const Table* table, const uint8_t* data):
+    if table.mti_bcd:
+        return _digits_text(data, 4, NO_PAD, 0)
+    return PyUnicode_DecodeLatin1(<char*>data, 4, NULL)
+
+
+cdef object field_text(
+    const Table* table, const uint8_t* data, const Layout* layout, int de, bint normal
+):
+    """The text of a field that is there; `normal` shows every separator of a track as '='."""
+    cdef const Row* row = &table.rows[de]
+    cdef const uint8_t* value = value_of(table, data, layout, de)
+    cdef Py_ssize_t count = count_of(table, value, de)
+    if row.check == DIGITS_BCD or row.check == TRACK_BCD:
+        return _digits_text(value, count, row.pad, 0)
+    if row.check == SIGNED_BCD:
+        return _digits_text(value + 1, count - 1, row.pad, value[0])
+    if row.check == RAW or row.check == HEX_TEXT:
+        raise TypeError(f"field {de} is binary: use get_bytes")
+    text = PyUnicode_DecodeLatin1(<char*>value, count, NULL)
+    return text.replace("D", "=") if normal and row.check == TRACK else text
+
+
+cdef bytes field_bytes(const Table* table, const uint8_t* data, const Layout* layout, int de):
+    """The bytes of a field that is there: of a b field opened, of text in Latin-1."""
+    cdef const Row* row = &table.rows[de]
+    cdef const uint8_t* value = value_of(table, data, layout, de)
+    cdef Py_ssize_t count = count_of(table, value, de)
+    if row.check == RAW:
+        return PyBytes_FromStringAndSize(<const char*>value, count)
+    if row.check != HEX_TEXT:
+        return field_text(table, data, layout, de, True).encode("latin-1")
+    if row.counts_wire:
+        count >>= 1
+    opened = PyBytes_FromStringAndSize(NULL, count)
+    hex_to_bytes(value, count, <uint8_t*>PyBytes_AS_STRING(opened))
+    return opened
+
+
+cdef object field_amount(const Table* table, const uint8_t* data, const Layout* layout, int de):
+    """An n field that is there, as a number; None when it is empty."""
+    if table.rows[de].check not in (DIGITS, DIGITS_BCD):
+        raise TypeError(f"field {de} is not numeric")
+    if count_of(table, value_of(table, data, layout, de), de) == 0:
+        return None
+    return int(field_text(table, data, layout, de, False))
+
+
+cdef Message new_message(bytes raw, object packager, Plan plan, const Layout* layout):
+    """The message in `raw`, whose layout is known."""
+    cdef Message message = Message.__new__(Message)
+    message.raw = raw
+    message.packager = packager
+    message.plan = plan
+    memcpy(message.starts, layout.start, layout.count * sizeof(uint16_t))
+    message.layout = layout[0]
+    message.layout.start = message.starts
+    return message
+
+
 @cython.final
 @cython.no_gc
 @cython.freelist(256)
 cdef class Message:
     """A checked frame: offsets only, values when asked for. Made by `decode`."""
 
-    cdef readonly bytes raw
-    cdef readonly object packager
-    cdef Plan plan
-    cdef Layout layout
-
     def __init__(self):
         raise TypeError("a Message is made by decode()")
 
-    cdef bint has(self, int de) noexcept:
-        if de < 2 or de > 128:
-            return False
-        return (self.layout.bits[(de - 1) >> 6] & bit_of(de)) != 0
-
-    cdef const uint8_t* value_at(self, int de) noexcept:
-        cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(self.raw)
-        return data + self.layout.start[de] + self.plan.table.rows[de].length_bytes
-
-    cdef Py_ssize_t count_of(self, int de) noexcept:
-        """Digits, characters or bytes of a field that is there; its prefix was checked before."""
-        cdef const Row* row = &self.plan.table.rows[de]
-        if row.length_form == FIXED:
-            return row.length
-        return read_length(row, self.value_at(de) - row.length_bytes)
-
-    cdef object digits_text(self, const uint8_t* data, Py_ssize_t count, int pad, int sign):
-        """Text of `count` BCD digits, behind their sign where there is one."""
-        cdef Py_ssize_t lead = 1 if sign else 0
-        text = PyUnicode_New(count + lead, 127)
-        cdef uint8_t* out = PyUnicode_1BYTE_DATA(<PyObject*>text)
-        if sign:
-            out[0] = sign
-        bcd_to_text(data, count, 1 if count & 1 and pad == LEFT_ZERO else 0, out + lead)
-        return text
+    cdef const uint8_t* data(self) noexcept:
+        return <const uint8_t*>PyBytes_AS_STRING(self.raw)
 
     cdef object text_of(self, int de, bint normal):
-        """The text of a field that is there; `normal` shows every separator of a track as '='."""
-        cdef const Row* row = &self.plan.table.rows[de]
-        cdef const uint8_t* data = self.value_at(de)
-        cdef Py_ssize_t count = self.count_of(de)
-        if row.check == DIGITS_BCD or row.check == TRACK_BCD:
-            return self.digits_text(data, count, row.pad, 0)
-        if row.check == SIGNED_BCD:
-            return self.digits_text(data + 1, count - 1, row.pad, data[0])
-        if row.check == RAW or row.check == HEX_TEXT:
-            raise TypeError(f"field {de} is binary: use get_bytes")
-        text = PyUnicode_DecodeLatin1(<char*>data, count, NULL)
-        return text.replace("D", "=") if normal and row.check == TRACK else text
+        return field_text(&self.plan.table, self.data(), &self.layout, de, normal)
 
     cdef bytes bytes_of(self, int de):
-        """The bytes of a b field that is there."""
-        cdef const Row* row = &self.plan.table.rows[de]
-        cdef const uint8_t* data = self.value_at(de)
-        cdef Py_ssize_t count = self.count_of(de)
-        if row.check == RAW:
-            return PyBytes_FromStringAndSize(<const char*>data, count)
-        if row.counts_wire:
-            count >>= 1
-        opened = PyBytes_FromStringAndSize(NULL, count)
-        hex_to_bytes(data, count, <uint8_t*>PyBytes_AS_STRING(opened))
-        return opened
+        return field_bytes(&self.plan.table, self.data(), &self.layout, de)
 
     cdef bint is_binary(self, int de) noexcept:
         return self.plan.table.rows[de].check == RAW or self.plan.table.rows[de].check == HEX_TEXT
@@ -261,10 +282,7 @@ cdef class Message:
         """The message type: four digits."""
         if self.raw is None:
             return ""
-        cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(self.raw)
-        if self.plan.table.mti_bcd:
-            return self.digits_text(data, 4, NO_PAD, 0)
-        return PyUnicode_DecodeLatin1(<char*>data, 4, NULL)
+        return mti_text(&self.plan.table, self.data())
 
     @property
     def fields(self):
@@ -281,46 +299,36 @@ cdef class Message:
     @property
     def mac_covers(self):
         """How many bytes of `raw` the MAC is over: all before it; 0 where there is no MAC."""
-        if self.layout.last == 0 or not self.plan.table.rows[self.layout.last].holds_mac:
-            return 0
-        return self.layout.start[self.layout.last]
+        return 0 if self.plan is None else mac_covers(&self.plan.table, &self.layout)
 
     def __contains__(self, int de):
-        return self.has(de)
+        return has_field(&self.layout, de)
 
     def get(self, int de):
         """The text of a field as sent, or None. TypeError for a b field: those are `get_bytes`.
 
         n: digits; x+n: the letter and digits; z: digits and '=', however its separator was sent.
         """
-        return self.text_of(de, True) if self.has(de) else None
+        return self.text_of(de, True) if has_field(&self.layout, de) else None
 
     def get_bytes(self, int de):
         """The bytes of a b field (hex opened), or of a text field in Latin-1, or None."""
-        if not self.has(de):
+        if not has_field(&self.layout, de):
             return None
-        if self.is_binary(de):
-            return self.bytes_of(de)
-        return self.text_of(de, True).encode("latin-1")
+        return self.bytes_of(de)
 
     def amount(self, int de):
         """An n field as a number; None when absent or empty. TypeError for another kind."""
-        if not self.has(de):
+        if not has_field(&self.layout, de):
             return None
-        if self.plan.table.rows[de].check not in (DIGITS, DIGITS_BCD):
-            raise TypeError(f"field {de} is not numeric")
-        if self.count_of(de) == 0:
-            return None
-        return int(self.text_of(de, False))
+        return field_amount(&self.plan.table, self.data(), &self.layout, de)
 
     def span(self, int de):
         """Offset and length in `raw` of a field with its length prefix. KeyError when absent."""
-        if not self.has(de):
+        if not has_field(&self.layout, de):
             raise KeyError(de)
-        cdef const Row* row = &self.plan.table.rows[de]
-        return (
-            self.layout.start[de], row.length_bytes + wire_bytes(row, self.count_of(de))
-        )
+        cdef Py_ssize_t start = start_of(&self.layout, de)
+        return start, field_size(&self.plan.table, self.data() + start, de)
 
     def items(self):
         """All fields, ascending, as `encode` takes them: bytes for b fields, else text.
@@ -342,15 +350,16 @@ def decode(packager, bytes frame not None):
     Raises FormatError with field and offset for whatever is malformed; see the top of this module
     for how strict that is.
     """
-    cdef Plan plan = _plan_of(packager)
+    cdef Plan plan = plan_of(packager)
     cdef Message message = Message.__new__(Message)
     cdef Fault fault
     cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(frame)
+    message.layout.start = message.starts
     cdef int reason = read_frame(
         &plan.table, data, PyBytes_GET_SIZE(frame), &message.layout, &fault
     )
     if reason != FINE:
-        raise _error(reason, fault.field, fault.offset)
+        raise format_error(reason, fault.field, fault.offset)
     message.raw = frame
     message.packager = packager
     message.plan = plan
@@ -359,15 +368,11 @@ def decode(packager, bytes frame not None):
 
 # ---- encoding ------------------------------------------------------------------------------------
 
-cdef struct Draft:
-    PyObject* values[FIELDS]  # borrowed from the caller's mapping
-    uint64_t bits[2]
-
 # filled and copied out under the GIL without a call into Python in between
 cdef uint8_t _frame[LONGEST_FRAME]
 
 
-cdef int _collect(dict fields, Draft* draft) except -1:
+cdef int collect(dict fields, Draft* draft) except -1:
     """Puts the caller's values into their places."""
     cdef Py_ssize_t position = 0
     cdef PyObject* key
@@ -380,31 +385,33 @@ cdef int _collect(dict fields, Draft* draft) except -1:
             raise TypeError("field numbers must be int")
         number = PyLong_AsLongAndOverflow(<object>key, &overflow)
         if overflow or number < 2 or number > 128:
-            raise _error(OUT_OF_RANGE, NO_FIELD, 0)
+            raise format_error(OUT_OF_RANGE, NO_FIELD, 0)
         if number == THIRD_BITMAP:
-            raise _error(HAS_THIRD_BITMAP, THIRD_BITMAP, 0)
+            raise format_error(HAS_THIRD_BITMAP, THIRD_BITMAP, 0)
         draft.values[number] = value
         draft.bits[(number - 1) >> 6] |= bit_of(number)
     return 0
 
 
-cdef int _take_mti(const Table* table, object mti, uint8_t* digits) except -1:
+cdef int take_mti(const Table* table, object mti, uint8_t* digits) except -1:
     """The four digits of a message type that this packager may write."""
     cdef PyObject* text = <PyObject*>mti
     if not PyUnicode_Check(mti):
         raise TypeError("mti must be str")
     if PyUnicode_GET_LENGTH(text) != 4 or PyUnicode_KIND(text) != PyUnicode_1BYTE_KIND:
-        raise _error(WRONG_LENGTH, 0, 0)
+        raise format_error(WRONG_LENGTH, 0, 0)
     memcpy(digits, PyUnicode_1BYTE_DATA(text), 4)
     if fails(not_digits, digits, 4):
-        raise _error(BAD_DIGITS, 0, 0)
+        raise format_error(BAD_DIGITS, 0, 0)
     if digits[0] - 48 != table.version:
-        raise _error(BAD_VERSION, 0, 0)
+        raise format_error(BAD_VERSION, 0, 0)
     return 0
 
 
-cdef int _put_object(const Row* row, int field, PyObject* value, Py_ssize_t* position) except -1:
-    """Writes one value; returns a reason."""
+cdef int put_object(
+    const Row* row, int field, PyObject* value, uint8_t* frame, Py_ssize_t* position
+) except -1:
+    """Writes one value at `position` of a buffer of LONGEST_FRAME; returns a reason."""
     cdef bint binary = row.check == RAW or row.check == HEX_TEXT
     cdef const uint8_t* data
     cdef Py_ssize_t size
@@ -420,7 +427,7 @@ cdef int _put_object(const Row* row, int field, PyObject* value, Py_ssize_t* pos
         return NOT_DECLARED
     else:
         raise TypeError(f"field {field} takes {'bytes' if binary else 'str or bytes'}")
-    return put_field(row, data, size, _frame, LONGEST_FRAME, position)
+    return put_field(row, data, size, frame, LONGEST_FRAME, position)
 
 
 cdef bytes _compose(const Table* table, object mti, Draft* draft, int unsealed):
@@ -429,7 +436,7 @@ cdef bytes _compose(const Table* table, object mti, Draft* draft, int unsealed):
     cdef Py_ssize_t at
     cdef uint64_t bits
     cdef int reason, half, field
-    _take_mti(table, mti, digits)
+    take_mti(table, mti, digits)
     at = put_head(table, digits, draft.bits, _frame)
     for half in range(2):
         bits = draft.bits[half]
@@ -438,13 +445,13 @@ cdef bytes _compose(const Table* table, object mti, Draft* draft, int unsealed):
             bits ^= bit_of(field)
             if field == unsealed:
                 continue
-            reason = _put_object(&table.rows[field], field, draft.values[field], &at)
+            reason = put_object(&table.rows[field], field, draft.values[field], _frame, &at)
             if reason != FINE:
-                raise _error(reason, field, at)
+                raise format_error(reason, field, at)
     return PyBytes_FromStringAndSize(<const char*>_frame, at)
 
 
-cdef dict _as_dict(object fields):
+cdef dict as_dict(object fields):
     if isinstance(fields, dict):
         return <dict>fields
     if not isinstance(fields, Mapping):
@@ -459,13 +466,24 @@ def encode(packager, mti, fields):
     zeros on the left; the bitmaps are made here. Text may come as Latin-1 bytes too.
     Raises FormatError where a value does not fit its field, TypeError where it is of another type.
     """
-    cdef Plan plan = _plan_of(packager)
+    cdef Plan plan = plan_of(packager)
     cdef const Table* table = &plan.table
     cdef Draft draft
     # held here: the draft only borrows from it
-    cdef dict held = _as_dict(fields)
-    _collect(held, &draft)
+    cdef dict held = as_dict(fields)
+    collect(held, &draft)
     return _compose(table, mti, &draft, 0)
+
+
+cdef int announce_mac(const Table* table, uint64_t* bits) except -1:
+    """Sets the bit of the MAC's field, and returns its number."""
+    cdef int field = SECOND_MAC if bits[1] else FIRST_MAC
+    if (bits[0] | bits[1]) & 1:
+        raise format_error(SEALED_LATER, FIRST_MAC if bits[0] & 1 else SECOND_MAC, 0)
+    if not table.rows[field].holds_mac:
+        raise format_error(NO_MAC_FIELD, field, 0)
+    bits[(field - 1) >> 6] |= 1
+    return field
 
 
 def encode_unsealed(packager, mti, fields):
@@ -474,18 +492,13 @@ def encode_unsealed(packager, mti, fields):
     The MAC goes into DE 128 where any field is above 64, else into DE 64. Neither may be among
     `fields`: FormatError, as where the packager has no 8-byte b field there.
     """
-    cdef Plan plan = _plan_of(packager)
+    cdef Plan plan = plan_of(packager)
     cdef const Table* table = &plan.table
     cdef Draft draft
-    cdef dict held = _as_dict(fields)
+    cdef dict held = as_dict(fields)
     cdef int field
-    _collect(held, &draft)
-    if (draft.bits[0] | draft.bits[1]) & 1:
-        raise _error(SEALED_LATER, FIRST_MAC if draft.bits[0] & 1 else SECOND_MAC, 0)
-    field = SECOND_MAC if draft.bits[1] else FIRST_MAC
-    if not table.rows[field].holds_mac:
-        raise _error(NO_MAC_FIELD, field, 0)
-    draft.bits[(field - 1) >> 6] |= 1
+    collect(held, &draft)
+    field = announce_mac(table, draft.bits)
     return _compose(table, mti, &draft, field)
 
 
@@ -494,7 +507,7 @@ def seal(packager, bytes unsealed not None, bytes mac not None):
 
     FormatError where `mac` is not 8 bytes or `unsealed` announces no MAC.
     """
-    cdef Plan plan = _plan_of(packager)
+    cdef Plan plan = plan_of(packager)
     cdef const Table* table = &plan.table
     cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(unsealed)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(unsealed), width
@@ -502,15 +515,15 @@ def seal(packager, bytes unsealed not None, bytes mac not None):
     cdef Fault fault
     cdef int field
     if read_head(table, data, size, &layout, &fault) != FINE:
-        raise _error(NOT_UNSEALED, NO_FIELD, 0)
+        raise format_error(NOT_UNSEALED, NO_FIELD, 0)
     field = SECOND_MAC if layout.bits[1] else FIRST_MAC
     if not layout.bits[(field - 1) >> 6] & 1 or not table.rows[field].holds_mac:
-        raise _error(NOT_UNSEALED, field, size)
+        raise format_error(NOT_UNSEALED, field, size)
     if PyBytes_GET_SIZE(mac) != MAC_BYTES:
-        raise _error(WRONG_LENGTH, field, size)
+        raise format_error(WRONG_LENGTH, field, size)
     width = wire_bytes(&table.rows[field], MAC_BYTES)
     if size + width > LONGEST_FRAME:
-        raise _error(FRAME_TOO_LONG, field, size)
+        raise format_error(FRAME_TOO_LONG, field, size)
     frame = PyBytes_FromStringAndSize(NULL, size + width)
     cdef uint8_t* out = <uint8_t*>PyBytes_AS_STRING(frame)
     memcpy(out, data, size)

@@ -13,6 +13,8 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
+from fastpath._header cimport *
+
 from fastpath.errors import FormatError
 
 __all__ = ["FrameBuffer", "Header", "pack", "pack_many", "swap_tpdu"]
@@ -26,16 +28,6 @@ class Header(enum.Enum):
     TPDU = "tpdu"  # 2 bytes, big-endian, counting a 5-byte TPDU and the message
 
 
-cdef enum:
-    BINARY2 = 0
-    ASCII4 = 1
-    TPDU = 2
-    TPDU_LENGTH = 5
-    # what claim() says of a header that cannot be followed
-    OVER_MAXIMUM = -1
-    NOT_DIGITS = -2
-    UNDER_TPDU = -3
-
 cdef dict _FORMS = {Header.BINARY2: BINARY2, Header.ASCII4: ASCII4, Header.TPDU: TPDU}
 cdef dict _REASONS = {
     OVER_MAXIMUM: "frame is longer than the link allows",
@@ -44,19 +36,16 @@ cdef dict _REASONS = {
 }
 
 
-cdef int _form_of(object header) except -1:
+cdef int form_of(object header) except -1:
     form = _FORMS.get(header)
     if form is None:
         raise TypeError("header must be a Header")
     return form
 
 
-cdef Py_ssize_t _longest(int form) noexcept:
-    return 9999 if form == ASCII4 else 65535
-
-
-cdef Py_ssize_t _header_size(int form) noexcept:
-    return 4 if form == ASCII4 else 2
+cdef object header_fault(Py_ssize_t reason):
+    """The error of a header that cannot be followed."""
+    return FormatError(_REASONS[reason])
 
 
 @cython.final
@@ -82,11 +71,11 @@ cdef class FrameBuffer:
         self._head = 2
 
     def __init__(self, header=Header.BINARY2, Py_ssize_t max_length=4096):
-        self._form = _form_of(header)
-        if not 1 <= max_length <= _longest(self._form):
-            raise ValueError(f"max_length must be 1 .. {_longest(self._form)}")
+        self._form = form_of(header)
+        if not 1 <= max_length <= longest_frame(self._form):
+            raise ValueError(f"max_length must be 1 .. {longest_frame(self._form)}")
         self._max_length = max_length
-        self._head = _header_size(self._form)
+        self._head = header_size(self._form)
         self.pending = 0
         self.keepalives = 0
         self.error = None
@@ -174,24 +163,10 @@ cdef class FrameBuffer:
         return 0
 
     cdef Py_ssize_t _claim(self, const uint8_t* header) noexcept:
-        """The length a header claims, or one of the negative reasons."""
-        cdef Py_ssize_t length = 0
-        cdef int i
-        if self._form == ASCII4:
-            for i in range(4):
-                if header[i] < 48 or header[i] > 57:
-                    return NOT_DIGITS
-                length = length * 10 + (header[i] - 48)
-        else:
-            length = (<Py_ssize_t>header[0] << 8) | header[1]
-        if length > self._max_length:
-            return OVER_MAXIMUM
-        if self._form == TPDU and 0 < length < TPDU_LENGTH:
-            return UNDER_TPDU
-        return length
+        return claimed_length(self._form, self._max_length, header)
 
     cdef int _fail(self, Py_ssize_t reason) except -1:
-        self.error = FormatError(_REASONS[reason])
+        self.error = header_fault(reason)
         self.pending = 0
         free(self._held)
         self._held = NULL
@@ -200,7 +175,7 @@ cdef class FrameBuffer:
 
 
 cdef Py_ssize_t _check_length(int form, Py_ssize_t length) except -1:
-    if length > _longest(form):
+    if length > longest_frame(form):
         raise FormatError("message is too long for its length header")
     if form == TPDU and 0 < length < TPDU_LENGTH:
         raise FormatError(_REASONS[UNDER_TPDU])
@@ -209,18 +184,9 @@ cdef Py_ssize_t _check_length(int form, Py_ssize_t length) except -1:
 
 cdef uint8_t* _put(int form, uint8_t* out, bytes message) noexcept:
     """Writes one frame and returns the place behind it."""
-    cdef Py_ssize_t length = PyBytes_GET_SIZE(message), rest
-    cdef int i
-    if form == ASCII4:
-        rest = length
-        for i in range(3, -1, -1):
-            out[i] = 48 + rest % 10
-            rest //= 10
-        out += 4
-    else:
-        out[0] = length >> 8
-        out[1] = length & 0xFF
-        out += 2
+    cdef Py_ssize_t length = PyBytes_GET_SIZE(message)
+    put_header(form, length, out)
+    out += header_size(form)
     memcpy(out, PyBytes_AS_STRING(message), length)
     return out + length
 
@@ -231,16 +197,16 @@ def pack(header, bytes message not None):
     For `Header.TPDU` the message begins with its 5 TPDU bytes. FormatError where the length does
     not fit the header.
     """
-    cdef int form = _form_of(header)
+    cdef int form = form_of(header)
     cdef Py_ssize_t length = _check_length(form, PyBytes_GET_SIZE(message))
-    frame = PyBytes_FromStringAndSize(NULL, _header_size(form) + length)
+    frame = PyBytes_FromStringAndSize(NULL, header_size(form) + length)
     _put(form, <uint8_t*>PyBytes_AS_STRING(frame), message)
     return frame
 
 
 def pack_many(header, list messages not None):
     """All frames of `messages`, in order, as one piece for one send."""
-    cdef int form = _form_of(header)
+    cdef int form = form_of(header)
     cdef Py_ssize_t total = 0
     cdef bytes message
     cdef uint8_t* out
@@ -249,7 +215,7 @@ def pack_many(header, list messages not None):
     for item in fixed:
         if type(item) is not bytes:
             raise TypeError("messages must be bytes")
-        total += _header_size(form) + _check_length(form, PyBytes_GET_SIZE(item))
+        total += header_size(form) + _check_length(form, PyBytes_GET_SIZE(item))
     frames = PyBytes_FromStringAndSize(NULL, total)
     out = <uint8_t*>PyBytes_AS_STRING(frames)
     for message in fixed:

@@ -4,11 +4,13 @@ from typing import Literal, NoReturn, final
 __all__ = [
     "MacAlgorithm",
     "MacKey",
+    "MacPadding",
     "aes_cmac",
     "aes_decrypt_block",
     "aes_encrypt_block",
     "implementation",
     "key_check_value",
+    "paths",
     "retail_mac",
     "sign_many",
     "tdes_cmac",
@@ -22,10 +24,15 @@ __all__ = [
 class MacAlgorithm(enum.Enum):
     RETAIL = "retail-mac"
     AES_CMAC = "aes-cmac"
+    TDES = "tdes-mac"
+
+class MacPadding(enum.Enum):
+    METHOD_1 = "zeros"
+    METHOD_2 = "one-bit"
 
 @final
 class MacKey:
-    def __new__(cls, algorithm: MacAlgorithm, key: bytes) -> MacKey: ...
+    def __new__(cls, algorithm: MacAlgorithm, key: bytes, padding: MacPadding = ...) -> MacKey: ...
     def __reduce__(self) -> NoReturn: ...
     @property
     def algorithm(self) -> MacAlgorithm: ...
@@ -45,4 +52,5 @@ def aes_encrypt_block(key: bytes, block: bytes) -> bytes: ...
 def aes_decrypt_block(key: bytes, block: bytes) -> bytes: ...
 def key_check_value(algorithm: MacAlgorithm | Literal["tdes", "aes"], key: bytes) -> bytes: ...
 def implementation() -> dict[str, str]: ...
-def _force_portable(portable: bool) -> None: ...
+def paths() -> dict[str, tuple[str, ...]]: ...
+def _use_paths(*, aes: str | None = None, des: str | None = None) -> None: ...

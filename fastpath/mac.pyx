@@ -2,7 +2,8 @@
 
 DES and AES are in C (`csrc/`), without secret-dependent branches or memory addresses. A `MacKey`
 keeps its schedules and wipes them when it dies; nothing reads a key back. `sign_many` and
-`verify_many` work on a whole batch outside the GIL.
+`verify_many` work on a whole batch outside the GIL, many messages side by side in the widest
+registers that the processor has: `paths` says which ways of computing run here.
 """
 
 import enum
@@ -15,11 +16,13 @@ from libc.stdlib cimport free, malloc
 __all__ = [
     "MacAlgorithm",
     "MacKey",
+    "MacPadding",
     "aes_cmac",
     "aes_decrypt_block",
     "aes_encrypt_block",
     "implementation",
     "key_check_value",
+    "paths",
     "retail_mac",
     "sign_many",
     "tdes_cmac",
@@ -35,10 +38,19 @@ cdef extern from "secret.h" nogil:
     int same_bytes(const uint8_t *one, const uint8_t *other, size_t size)
 
 cdef extern from "des.h" nogil:
-    ctypedef struct tdes_key:
-        pass
+    ctypedef struct des_message:
+        const tdes_key *key
+        const uint8_t *data
+        size_t size
+        uint8_t *mac
+        int padding
+    int DES_MAC_1
+    int DES_MAC_3
+    int DES_PAD_1
+    int DES_PAD_2
     void des_startup()
-    void des_force_portable(int portable)
+    const char *des_path_name(unsigned n)
+    void des_use_path(unsigned n)
     const char *des_implementation()
     void tdes_schedule(tdes_key *key, const uint8_t *data, size_t length)
     void tdes_ecb(
@@ -46,15 +58,18 @@ cdef extern from "des.h" nogil:
     void tdes_cbc(
         const tdes_key *key, int decrypt, const uint8_t *chain, const uint8_t *source,
         uint8_t *target, size_t blocks)
-    void des_retail_mac(const tdes_key *key, const uint8_t *data, size_t size, uint8_t *mac)
+    void des_macs(const des_message *messages, size_t count, int algorithm)
     void tdes_cmac_of "tdes_cmac"(
         const tdes_key *key, const uint8_t *data, size_t size, uint8_t *mac)
 
 cdef extern from "aes.h" nogil:
     ctypedef struct aes_key:
         pass
-    ctypedef struct aes_cmac_key:
-        pass
+    ctypedef struct aes_message:
+        const aes_cmac_key *key
+        const uint8_t *data
+        size_t size
+        uint8_t *mac
     void aes_startup()
     void aes_force_portable(int portable)
     const char *aes_implementation()
@@ -62,27 +77,12 @@ cdef extern from "aes.h" nogil:
     void aes_encrypt(const aes_key *key, const uint8_t *source, uint8_t *target, size_t blocks)
     void aes_decrypt(const aes_key *key, const uint8_t *source, uint8_t *target, size_t blocks)
     void aes_cmac_schedule(aes_cmac_key *key, const uint8_t *data, size_t length)
-    void aes_cmac_of "aes_cmac"(
-        const aes_cmac_key *key, const uint8_t *data, size_t size, uint8_t *mac)
+    void aes_cmacs(const aes_message *messages, size_t count)
 
 cdef enum:
-    MAC_LENGTH = 8
     DES_BLOCK = 8
     AES_BLOCK = 16
-
-cdef union schedules:
-    tdes_key tdes
-    aes_cmac_key cmac
-
-# One message of a batch. `key` is borrowed from a MacKey that the batch holds a reference to.
-cdef struct job:
-    const schedules *key
-    const uint8_t *data
-    const uint8_t *expected
-    size_t size
-    bint cmac
-    bint right
-    uint8_t mac[MAC_LENGTH]
+    TOGETHER = 256  # messages that are looked at at once
 
 
 des_startup()
@@ -94,6 +94,14 @@ class MacAlgorithm(enum.Enum):
 
     RETAIL = "retail-mac"
     AES_CMAC = "aes-cmac"
+    TDES = "tdes-mac"  # not one of the dialect's
+
+
+class MacPadding(enum.Enum):
+    """How ISO/IEC 9797-1 fills a message to whole blocks."""
+
+    METHOD_1 = "zeros"  # as many as needed, perhaps none
+    METHOD_2 = "one-bit"  # a one bit, then zeros
 
 
 cdef inline const uint8_t *octets(bytes data) noexcept:
@@ -127,42 +135,38 @@ cdef int check_retail_key(bytes key) except -1:
     return 0
 
 
-cdef inline void compute(
-    const schedules *key, bint cmac, const uint8_t *data, size_t size, uint8_t *mac
-) noexcept nogil:
-    cdef uint8_t whole[AES_BLOCK]
-    if cmac:
-        aes_cmac_of(&key.cmac, data, size, whole)
-        for i in range(MAC_LENGTH):
-            mac[i] = whole[i]
-    else:
-        des_retail_mac(&key.tdes, data, size, mac)
-
-
 @cython.final
 cdef class MacKey:
     """A key with its algorithm, scheduled once.
 
-    `key`: 16 bytes for `RETAIL` (ISO/IEC 9797-1 MAC algorithm 3, padding method 1, 8 bytes), 16,
-    24 or 32 for `AES_CMAC` (SP 800-38B, leftmost 8 bytes); ValueError otherwise. It cannot be
+    `key`: 16 bytes for `RETAIL` (ISO/IEC 9797-1 MAC algorithm 3), 16 or 24 for `TDES` (MAC
+    algorithm 1 with TDEA), 16, 24 or 32 for `AES_CMAC` (SP 800-38B); MACs are the leftmost 8
+    bytes. `padding` is for the first two; CMAC has its own. ValueError otherwise. It cannot be
     pickled, copied or read back; its repr names the algorithm only.
     """
 
-    cdef schedules schedule
-    cdef bint cmac
-    cdef readonly object algorithm
-
-    def __cinit__(self, algorithm, bytes key not None):
+    def __cinit__(self, algorithm, bytes key not None, padding=MacPadding.METHOD_1):
+        if not isinstance(padding, MacPadding):
+            raise TypeError("padding must be a MacPadding")
+        self.ref.schedule = &self.schedule
+        self.ref.padding = DES_PAD_1 if padding is MacPadding.METHOD_1 else DES_PAD_2
         if algorithm is MacAlgorithm.RETAIL:
             check_retail_key(key)
-            self.cmac = False
-            tdes_schedule(&self.schedule.tdes, octets(key), 16)
+            self.ref.kind = RETAIL_JOB
+        elif algorithm is MacAlgorithm.TDES:
+            check_tdes_key(key)
+            self.ref.kind = TDES_JOB
         elif algorithm is MacAlgorithm.AES_CMAC:
             check_aes_key(key)
-            self.cmac = True
-            aes_cmac_schedule(&self.schedule.cmac, octets(key), PyBytes_GET_SIZE(key))
+            if padding is not MacPadding.METHOD_1:
+                raise ValueError("a CMAC has a padding of its own")
+            self.ref.kind = CMAC_JOB
         else:
             raise TypeError("algorithm must be a MacAlgorithm")
+        if self.ref.kind == CMAC_JOB:
+            aes_cmac_schedule(&self.schedule.cmac, octets(key), PyBytes_GET_SIZE(key))
+        else:
+            tdes_schedule(&self.schedule.tdes, octets(key), PyBytes_GET_SIZE(key))
         self.algorithm = algorithm
 
     def __dealloc__(self):
@@ -176,36 +180,89 @@ cdef class MacKey:
 
     def sign(self, bytes data not None):
         """The 8-byte MAC of `data`."""
-        cdef bytes mac = new_bytes(MAC_LENGTH)
-        compute(&self.schedule, self.cmac, octets(data), PyBytes_GET_SIZE(data), writable(mac))
+        cdef job work
+        set_job(&work, self.ref, octets(data), PyBytes_GET_SIZE(data))
+        run_jobs(&work, 1)
+        mac = PyBytes_FromStringAndSize(<char *>work.mac, MAC_LENGTH)
+        wipe(&work, sizeof(work))
         return mac
 
     def verify(self, bytes data not None, bytes mac not None):
         """Whether `mac` is the MAC of `data`, compared in constant time; False if not 8 bytes."""
-        cdef uint8_t right[MAC_LENGTH]
+        cdef job work
+        cdef bint right
         if PyBytes_GET_SIZE(mac) != MAC_LENGTH:
             return False
-        compute(&self.schedule, self.cmac, octets(data), PyBytes_GET_SIZE(data), right)
-        return same_bytes(right, octets(mac), MAC_LENGTH) != 0
+        set_job(&work, self.ref, octets(data), PyBytes_GET_SIZE(data))
+        work.expected = octets(mac)
+        run_jobs(&work, 1)
+        right = work.right
+        wipe(&work, sizeof(work))
+        return right
 
 
-cdef void fill_job(job *work, MacKey key, bytes message) noexcept:
-    work.key = &key.schedule
-    work.cmac = key.cmac
-    work.data = octets(message)
-    work.size = PyBytes_GET_SIZE(message)
+cdef void set_job(job *work, key_ref key, const uint8_t *data, size_t size) noexcept nogil:
+    """Makes `work` the MAC of `data`; nothing is expected of it yet."""
+    work.key = key
+    work.data = data
+    work.size = size
     work.expected = NULL
     work.right = False
 
 
-cdef void run_jobs(job *jobs, Py_ssize_t count) noexcept nogil:
-    """Every path of a batch goes through here: this is where wider paths take several at once."""
-    cdef job *work
+cdef void run_tdes_jobs(job *jobs, Py_ssize_t count, int kind) noexcept nogil:
+    cdef des_message messages[TOGETHER]
+    cdef Py_ssize_t i, taken = 0
     for i in range(count):
-        work = &jobs[i]
-        compute(work.key, work.cmac, work.data, work.size, work.mac)
-        if work.expected is not NULL:
-            work.right = same_bytes(work.mac, work.expected, MAC_LENGTH)
+        if jobs[i].key.kind == kind:
+            messages[taken].key = &jobs[i].key.schedule.tdes
+            messages[taken].data = jobs[i].data
+            messages[taken].size = jobs[i].size
+            messages[taken].mac = jobs[i].mac
+            messages[taken].padding = jobs[i].key.padding
+            taken += 1
+    des_macs(messages, taken, DES_MAC_3 if kind == RETAIL_JOB else DES_MAC_1)
+
+
+cdef void run_aes_jobs(job *jobs, Py_ssize_t count) noexcept nogil:
+    cdef aes_message messages[TOGETHER]
+    cdef Py_ssize_t i, taken = 0
+    for i in range(count):
+        if jobs[i].key.kind == CMAC_JOB:
+            messages[taken].key = &jobs[i].key.schedule.cmac
+            messages[taken].data = jobs[i].data
+            messages[taken].size = jobs[i].size
+            messages[taken].mac = jobs[i].mac
+            taken += 1
+    aes_cmacs(messages, taken)
+
+
+cdef void run_jobs(job *jobs, Py_ssize_t count) noexcept nogil:
+    """Every MAC goes through here; those of one kind go side by side, whatever their keys."""
+    cdef Py_ssize_t i, start = 0, size
+    cdef int kinds
+    while start < count:
+        size = min(count - start, <Py_ssize_t>TOGETHER)
+        kinds = 0
+        for i in range(start, start + size):
+            kinds |= 1 << jobs[i].key.kind
+        if kinds & (1 << CMAC_JOB):
+            run_aes_jobs(&jobs[start], size)
+        if kinds & (1 << RETAIL_JOB):
+            run_tdes_jobs(&jobs[start], size, RETAIL_JOB)
+        if kinds & (1 << TDES_JOB):
+            run_tdes_jobs(&jobs[start], size, TDES_JOB)
+        for i in range(start, start + size):
+            if jobs[i].expected is not NULL:
+                jobs[i].right = same_bytes(jobs[i].mac, jobs[i].expected, MAC_LENGTH)
+        start += size
+
+
+cdef int fill_job(job *work, object key, object message) except -1:
+    """Both checked: what the batch holds a reference to is a MacKey and bytes."""
+    cdef bytes held = <bytes?>message
+    set_job(work, (<MacKey?>key).ref, octets(held), PyBytes_GET_SIZE(held))
+    return 0
 
 
 cdef job *new_jobs(Py_ssize_t count) except NULL:
@@ -235,7 +292,7 @@ def sign_many(list keys not None, list messages not None):
     cdef list macs = []
     try:
         for i in range(count):
-            fill_job(&jobs[i], <MacKey?>held_keys[i], <bytes?>held_messages[i])
+            fill_job(&jobs[i], held_keys[i], held_messages[i])
         with nogil:
             run_jobs(jobs, count)
         for i in range(count):
@@ -261,7 +318,7 @@ def verify_many(list keys not None, list messages not None, list macs not None):
     cdef bytes mac
     try:
         for i in range(count):
-            fill_job(&jobs[i], <MacKey?>held_keys[i], <bytes?>held_messages[i])
+            fill_job(&jobs[i], held_keys[i], held_messages[i])
             mac = <bytes?>held_macs[i]
             if PyBytes_GET_SIZE(mac) == MAC_LENGTH:
                 jobs[i].expected = octets(mac)
@@ -277,23 +334,19 @@ def retail_mac(bytes key not None, bytes data not None):
 
     Empty data is taken as one block of zeros.
     """
-    check_retail_key(key)
-    cdef tdes_key schedule
-    cdef bytes mac = new_bytes(DES_BLOCK)
-    tdes_schedule(&schedule, octets(key), 16)
-    des_retail_mac(&schedule, octets(data), PyBytes_GET_SIZE(data), writable(mac))
-    wipe(&schedule, sizeof(schedule))
-    return mac
+    return MacKey(MacAlgorithm.RETAIL, key).sign(data)
 
 
 def aes_cmac(bytes key not None, bytes data not None):
     """All 16 bytes of the AES-CMAC of SP 800-38B; `key` 16, 24 or 32 bytes."""
-    check_aes_key(key)
-    cdef aes_cmac_key schedule
+    cdef aes_message message
+    cdef MacKey scheduled = MacKey(MacAlgorithm.AES_CMAC, key)
     cdef bytes mac = new_bytes(AES_BLOCK)
-    aes_cmac_schedule(&schedule, octets(key), PyBytes_GET_SIZE(key))
-    aes_cmac_of(&schedule, octets(data), PyBytes_GET_SIZE(data), writable(mac))
-    wipe(&schedule, sizeof(schedule))
+    message.key = &scheduled.schedule.cmac
+    message.data = octets(data)
+    message.size = PyBytes_GET_SIZE(data)
+    message.mac = writable(mac)
+    aes_cmacs(&message, 1)
     return mac
 
 
@@ -390,11 +443,37 @@ def key_check_value(algorithm, bytes key not None):
 
 
 def implementation():
-    """Which code runs: {"aes": "aes-ni" or "portable", "des": "avx512-vbmi" or "portable"}."""
+    """Which code runs: a name of `paths` for "aes" and for "des"."""
     return {"aes": aes_implementation().decode(), "des": des_implementation().decode()}
 
 
-def _force_portable(bint portable):
-    """For tests: keys scheduled from now on use the portable code (or again the fastest)."""
-    aes_force_portable(portable)
-    des_force_portable(portable)
+def paths():
+    """The ways to compute AES and DES that this processor has, the fastest first.
+
+    "portable" is everywhere. {"aes": ("aes-ni", "portable"), "des": ("avx512-vbmi", "avx512",
+    "avx2", "portable")} on a processor that has all.
+    """
+    cdef unsigned n = 0
+    cdef list names = []
+    while des_path_name(n) is not NULL:
+        names.append(des_path_name(n).decode())
+        n += 1
+    aes = dict.fromkeys((_fastest_aes, "portable"))
+    return {"aes": tuple(aes), "des": tuple(names)}
+
+
+def _use_paths(*, aes=None, des=None):
+    """For tests: keys scheduled from now on use these paths; the fastest where None is given.
+
+    ValueError for one that this processor does not have.
+    """
+    here = paths()
+    aes = here["aes"][0] if aes is None else aes
+    des = here["des"][0] if des is None else des
+    if aes not in here["aes"] or des not in here["des"]:
+        raise ValueError("not a path of this processor")
+    aes_force_portable(aes == "portable")
+    des_use_path(here["des"].index(des))
+
+
+_fastest_aes = aes_implementation().decode()

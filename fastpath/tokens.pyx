@@ -36,9 +36,8 @@ cdef extern from "secret.h" nogil:
 cdef extern from "aes.h" nogil:
     ctypedef struct aes_key:
         pass
-    ctypedef struct aes_cmac_key:
-        aes_key key
-        uint8_t *whole
+    const aes_key *block_key(const aes_cmac_key *key)
+    const uint8_t *block_subkey(const aes_cmac_key *key)
     void aes_startup()
     void aes_force_portable(int portable)
     const char *aes_implementation()
@@ -46,12 +45,12 @@ cdef extern from "aes.h" nogil:
     void aes_cmac_schedule(aes_cmac_key *key, const uint8_t *data, size_t length)
 
 cdef extern from "token_slots.h" nogil:
-    ctypedef struct token_slot:
-        uint8_t *digest
     ctypedef struct slot_sum:
         pass
+    const uint8_t *slot_digest(const token_slot *slot)
     int slot_order(const void *one, const void *other)
     uint64_t slot_home(const uint8_t *digest, uint64_t capacity)
+    uint32_t slot_id(const token_slot *slot)
     void slot_fill(token_slot *slot, const uint8_t *digest, uint32_t card_id)
     void slot_prefetch(const token_slot *slots, uint64_t capacity, const uint8_t *digest)
     uint32_t slot_find(
@@ -59,6 +58,12 @@ cdef extern from "token_slots.h" nogil:
     slot_sum slot_sum_start(uint64_t capacity, uint64_t count)
     void slot_sum_add(slot_sum *total, const token_slot *slot)
     uint64_t slot_sum_end(const slot_sum *total)
+    token_additions *additions_new()
+    void additions_free(token_additions *additions)
+    uint64_t additions_count(const token_additions *additions)
+    int additions_put(token_additions *additions, const uint8_t *digest, uint32_t card_id)
+    uint32_t additions_find(const token_additions *additions, const uint8_t *digest)
+    const token_slot *additions_next(const token_additions *additions, uint64_t *place)
     int slots_hold(
         const token_slot *slots, uint64_t capacity, uint64_t total, uint64_t count,
         uint64_t checksum)
@@ -80,12 +85,6 @@ _VERSION = 1
 _SLOTS_MAX = 1 << 33
 
 aes_startup()
-
-# A card number as it came: characters that the caller keeps alive, and their number.
-cdef struct number:
-    const uint8_t *digits
-    Py_ssize_t count
-
 
 cdef int take_number(object pan, number *taken) except -1:
     """A text that cannot be digits gets the count 0, which no check lets pass."""
@@ -123,8 +122,6 @@ cdef class TokenKey:
     It cannot be pickled, copied or read back, and is wiped when it dies.
     """
 
-    cdef aes_cmac_key schedule
-
     def __cinit__(self, bytes key not None):
         if PyBytes_GET_SIZE(key) not in (16, 32):
             raise ValueError("a token key has 16 or 32 bytes")
@@ -142,9 +139,9 @@ cdef class TokenKey:
 
     cdef bint compute(self, const number *pan, uint8_t *block) noexcept nogil:
         """The whole CMAC; False for a malformed number."""
-        if not fill_block(pan, self.schedule.whole, block):
+        if not fill_block(pan, block_subkey(&self.schedule), block):
             return False
-        aes_encrypt(&self.schedule.key, block, block, 1)
+        aes_encrypt(block_key(&self.schedule), block, block, 1)
         return True
 
     def digest(self, pan):
@@ -220,7 +217,7 @@ cdef write_table(stream, _Entries entries):
     try:
         stream.write(bytes(HEADER))
         for i in range(entries.count):
-            place = slot_home(entries.slots[i].digest, capacity)
+            place = slot_home(slot_digest(&entries.slots[i]), capacity)
             if place < next_place:
                 place = next_place
             while place >= chunk_start + CHUNK_SLOTS:
@@ -260,16 +257,12 @@ cdef sync_directory(path):
 cdef class TokenTable:
     """A table from digests to card ids, mapped read-only; made by `build`, used after `open`.
 
-    What `add` puts in is known to this process only and lasts until its end.
+    What `add` puts in is known to this process only, from the next look-up on: look-ups may run in
+    other threads meanwhile.
     """
 
-    cdef TokenKey key
-    cdef const uint8_t[::1] view
-    cdef const token_slot *slots
-    cdef uint64_t count
-    cdef uint64_t capacity
-    cdef uint64_t total
-    cdef dict additions
+    def __dealloc__(self):
+        additions_free(self.additions)
 
     def __init__(self):
         raise TypeError("use TokenTable.open")
@@ -308,8 +301,10 @@ cdef class TokenTable:
         sync_directory(path)
 
     @staticmethod
-    def open(path, TokenKey key not None, *, bint check=True):
+    def open(path, TokenKey key not None, *, bint check=True, TokenTable after=None):
         """Maps the table at `path`; its digests must have been made with `key`.
+
+        `after`: the table in use so far, whose additions are taken over where this one lacks them.
 
         ValueError when it is not a table of this version, or has another size than it says, or
         (unless `check` is off, for workers whose supervisor has just looked) when any slot is
@@ -318,7 +313,8 @@ cdef class TokenTable:
         cdef TokenTable table = TokenTable.__new__(TokenTable)
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            size = os.fstat(descriptor).st_size
+            status = os.fstat(descriptor)
+            size = status.st_size
             if size < HEADER:
                 raise ValueError("not a token table")
             mapped = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
@@ -339,10 +335,38 @@ cdef class TokenTable:
         table.count = count
         table.capacity = capacity
         table.total = total
-        table.additions = {}
+        table.place = (os.fspath(path), status.st_dev, status.st_ino)
+        table.additions = additions_new()
+        if table.additions is NULL:
+            raise MemoryError
         if check and not table.holds(checksum):
             raise ValueError("a token table with damaged slots")
+        if after is not None:
+            table.take_over(after)
         return table
+
+    cdef int take_over(self, TokenTable other) except -1:
+        cdef uint64_t place = 0
+        cdef const token_slot *slot
+        other.ready()
+        while True:
+            slot = additions_next(other.additions, &place)
+            if slot is NULL:
+                return 0
+            if self.find(slot_digest(slot)) == 0:
+                if additions_put(self.additions, slot_digest(slot), slot_id(slot)) < 0:
+                    raise MemoryError
+
+    @property
+    def is_current(self):
+        """Whether the file at its path is still the one that is mapped."""
+        self.ready()
+        path, device, inode = self.place
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            return True  # nothing newer to go to
+        return (status.st_dev, status.st_ino) == (device, inode)
 
     cdef bint holds(self, uint64_t checksum):
         cdef bint right
@@ -357,7 +381,7 @@ cdef class TokenTable:
 
     def __len__(self):
         self.ready()
-        return self.count + len(self.additions)
+        return self.count + additions_count(self.additions)
 
     def digest(self, pan):
         """As `TokenKey.digest`, with the key of this table."""
@@ -366,29 +390,31 @@ cdef class TokenTable:
 
     def add(self, bytes digest not None, card_id):
         """Makes a card known to this process. ValueError when its digest has another id already."""
+        cdef const uint8_t *wanted = <const uint8_t *>PyBytes_AS_STRING(digest)
         cdef uint32_t known
         self.ready()
         check_entry(digest, card_id)
-        known = slot_find(
-            self.slots, self.capacity, self.total, <const uint8_t *>PyBytes_AS_STRING(digest))
+        known = self.find(wanted)
         if known == 0:
-            known = self.additions.setdefault(digest, card_id)
-        if known != card_id:
+            if additions_put(self.additions, wanted, card_id) < 0:
+                raise MemoryError
+        elif known != card_id:
             raise ValueError("the digest belongs to another card")
+
+    cdef uint32_t find(self, const uint8_t *digest) noexcept nogil:
+        """The id of a digest, 0 when it is neither in the file nor among the additions."""
+        cdef uint32_t found = slot_find(self.slots, self.capacity, self.total, digest)
+        return found if found else additions_find(self.additions, digest)
 
     def get(self, pan):
         """The id of the card with this number; 0 when unknown or not a card number."""
         cdef uint8_t block[BLOCK]
         cdef number taken
-        cdef uint32_t found
         self.ready()
         take_number(pan, &taken)
         if not self.key.compute(&taken, block):
             return 0
-        found = slot_find(self.slots, self.capacity, self.total, block)
-        if found == 0 and self.additions:
-            return self.additions.get(PyBytes_FromStringAndSize(<char *>block, DIGEST), 0)
-        return found
+        return self.find(block)
 
     def get_many(self, list pans not None):
         """The id of each card number, 0 where `get` says 0; one call without the GIL."""
@@ -406,15 +432,10 @@ cdef class TokenTable:
                 take_number(held[i], &numbers[i])
             with nogil:
                 self.find_all(numbers, found, count)
-            ids = [found[i] for i in range(count)]
+            return [found[i] for i in range(count)]
         finally:
             free(numbers)
             free(found)
-        if self.additions:
-            for i in range(count):
-                if ids[i] == 0:
-                    ids[i] = self.get(held[i])
-        return ids
 
     cdef void find_all(
         self, const number *numbers, uint32_t *found, Py_ssize_t count
@@ -427,13 +448,12 @@ cdef class TokenTable:
             size = min(count - start, <Py_ssize_t>GROUP)
             for i in range(size):
                 valid[i] = fill_block(
-                    &numbers[start + i], self.key.schedule.whole, &blocks[BLOCK * i])
-            aes_encrypt(&self.key.schedule.key, blocks, blocks, size)
+                    &numbers[start + i], block_subkey(&self.key.schedule), &blocks[BLOCK * i])
+            aes_encrypt(block_key(&self.key.schedule), blocks, blocks, size)
             for i in range(size):
                 slot_prefetch(self.slots, self.capacity, &blocks[BLOCK * i])
             for i in range(size):
-                found[start + i] = slot_find(
-                    self.slots, self.capacity, self.total, &blocks[BLOCK * i]) if valid[i] else 0
+                found[start + i] = self.find(&blocks[BLOCK * i]) if valid[i] else 0
             start += size
 
 

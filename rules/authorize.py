@@ -21,24 +21,38 @@ from rules.requests import CardRequest, Operation
 from rules.responses import Response, ReversalState, Rule
 from rules.restoring import is_reversed
 from rules.reversal import reverse
+from rules.transfers import transfer
+from rules.uploads import upload
 from rules.verification import check_secrets
 
 __all__ = ["decide", "lacks_history"]
 
 
-def decide(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
-    """Decide one request on a card's working copy; requests of one card in order of arrival."""
+def decide(
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    policy: Policy,
+    other: WorkingCard | None = None,
+) -> Answer:
+    """Decide one request on a card's working copy; requests of one card in order of arrival.
+
+    `other` is the card that a transfer goes to, or that the reversal of one takes back from
+    (`receiver_of`); None where there is no such card.
+    """
     prior = card.find(request.key)
     if prior is not None:
         return _repeated(request, card, prior)
     if request.operation is Operation.REVERSAL:
         if request.original_key in card.keys_elsewhere and card.find(request.original_key) is None:
             return _differs(request)
-        return reverse(request, card, moment, policy)
+        return reverse(request, card, moment, policy, other)
     if request.operation is Operation.OUTCOME:
         return tell_outcome(request, card, moment, policy)
     if request.operation is Operation.ADVICE:
         return advise(request, card, moment, policy)
+    if request.operation is Operation.UPLOAD:
+        return upload(request, card, moment)
     if request.operation is Operation.HOLD_EXPIRY:
         return expire_hold(request, card, moment)
     refusal = check_secrets(request, card, moment, policy)
@@ -46,6 +60,8 @@ def decide(request: CardRequest, card: WorkingCard, moment: Moment, policy: Poli
         return refusal
     if request.operation is Operation.HOLD:
         return open_hold(request, card, moment, policy)
+    if request.operation is Operation.TRANSFER:
+        return transfer(request, card, other, moment)
     return OPERATIONS[request.operation](request, card, moment)
 
 
@@ -63,7 +79,7 @@ def lacks_history(request: CardRequest, card: WorkingCard) -> bool:
     if request.own_request_key and not _surely_unseen(request.own_request_key, card):
         return True
     return (
-        request.operation in (Operation.REVERSAL, Operation.OUTCOME)
+        request.operation in (Operation.REVERSAL, Operation.OUTCOME, Operation.UPLOAD)
         or bool(request.original_transaction_id or request.approval_code)
         or request.names_original
     )

@@ -8,13 +8,20 @@ from rules.cards import WorkingCard
 from rules.identity import derived_transaction_id
 from rules.ledger import AccountKind, Answer, Link, Posting
 from rules.lots import LotMove
+from rules.money import Counts
 from rules.requests import CardRequest, Operation
 from rules.responses import Response, ReversalState, Rule
+from rules.settlement import count
 
 __all__ = ["Moment", "Policy", "approve", "card_to_merchant", "refuse", "unknown_card"]
 
 
-_WITHOUT_BALANCE = frozenset({Operation.REVERSAL, Operation.ADVICE, Operation.COMPLETION})
+_WITHOUT_BALANCE = frozenset(
+    {
+        *(Operation.REVERSAL, Operation.ADVICE, Operation.COMPLETION),
+        *(Operation.UPLOAD, Operation.RECEIPT),
+    }
+)
 """DE 54 goes with the answers to authorizations and financial requests alone."""
 
 
@@ -76,12 +83,15 @@ def approve(
     rule: Rule = Rule.NONE,
     answered_minor: int | None = None,
     reversal_state: ReversalState = ReversalState.NONE,
+    counted: tuple[Counts, int] | None = None,
+    other: tuple[int, int] = (0, 0),
 ) -> Answer:
     """Append the link of an approval whose effect the card's state already shows.
 
     `effect_minor` has been applied to the lots by the caller (`moves`); here it is applied to the
     purse's available amount (and `held_minor` to the held one), and both must agree: ValueError
-    otherwise, before anything is written.
+    otherwise, before anything is written. `other` is the card and version of the link that is one
+    transaction with this one.
     """
     purse = card.state.purse(request.purse)
     purse.available_minor += effect_minor
@@ -111,6 +121,9 @@ def approve(
     link.postings = postings
     link.status_before = status_before
     link.undoes = undoes
+    if not request.foreign_currency:  # what is in no purse's currency is in no totals either
+        link.counts, link.counted_minor = counted or count(request.operation, postings)
+    link.other_card_id, link.other_version = other
     card.append(link, moment.batch_id)
     return answer
 
@@ -164,4 +177,5 @@ def _link(request: CardRequest, card: WorkingCard, answer: Answer) -> Link:
         purse=request.purse,
         requested_minor=request.amount_minor,
         foreign_currency=request.foreign_currency,
+        batch_number=request.batch_number,
     )

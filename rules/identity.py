@@ -15,6 +15,7 @@ __all__ = [
     "Pan",
     "content_fingerprint",
     "counted_transaction_id",
+    "counterpart_key",
     "derived_transaction_id",
     "format_transaction_id",
     "key_instant",
@@ -59,6 +60,15 @@ def request_key(instant_s: int, parts: str) -> bytes:
     """
     digest = hashlib.blake2b(parts.encode(), digest_size=KEY_LENGTH - 4).digest()
     return instant_s.to_bytes(4, "big") + digest
+
+
+def counterpart_key(key: bytes, card_id: int) -> bytes:
+    """The key of what a request under `key` on this card does to another card.
+
+    No message can have it: it follows from a key and a card. The instant is the request's own.
+    """
+    material = key + card_id.to_bytes(8, "big", signed=True)
+    return key[:4] + hashlib.blake2b(material, digest_size=KEY_LENGTH - 4).digest()
 
 
 def key_instant(key: bytes) -> int:

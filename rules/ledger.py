@@ -11,7 +11,7 @@ import enum
 import msgspec
 
 from rules.lots import LotMove
-from rules.money import Purse
+from rules.money import Counts, Purse
 from rules.requests import Operation
 from rules.responses import OriginalState, Response, ReversalState, Rule
 
@@ -29,6 +29,8 @@ class AccountKind(enum.IntEnum):
     FEE = 6
     PROMO = 7
     BREAKAGE = 8
+    TRANSFER = 9
+    """A programme's value between two cards: zero after every batch."""
 
 
 class Posting(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -89,7 +91,13 @@ class Link(msgspec.Struct, gc=False):
     foreign_currency: str = ""
     """The currency of its postings where it is not the purse's."""
     undoes: int = 0
-    """Version of the link that this one undoes, wholly or partly; 0 for none."""
+    """Version of the link that this one undoes, wholly or partly (an upload: names); 0 for none."""
+    batch_number: str = ""
+    """`BN` as it was sent."""
+    counts: Counts = Counts.NONE
+    counted_minor: int = 0
+    batch_closed: bool = False
+    """Read with it from the journal: the terminal has closed the batch that it stands in."""
     status_before: int = 0
     status_after: int = 0
     moves: tuple[LotMove, ...] = ()
@@ -98,6 +106,9 @@ class Link(msgspec.Struct, gc=False):
     """What left the pinned lots of a hold for good, when it was completed."""
     postings: tuple[Posting, ...] = ()
     state_after: bytes = b""
+    other_card_id: int = 0
+    """The other card of a transfer, or of its reversal, and the version of the link on it."""
+    other_version: int = 0
 
     @property
     def taken(self) -> tuple[LotMove, ...]:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["AMOUNT_MINOR_MAX", "POINTS_CURRENCY", "Purse", "additional_amount"]
+__all__ = ["AMOUNT_MINOR_MAX", "POINTS_CURRENCY", "Counts", "Purse", "additional_amount"]
 
 AMOUNT_MINOR_MAX = 999_999_999_999
 """The largest amount DE 4 and DE 54 can carry (n12)."""
 
 POINTS_CURRENCY = "999"
 """ISO 4217 numeric code for "no currency": the loyalty purse counts points."""
+
+
+class Counts(enum.IntEnum):
+    """What a link counts as in a reconciliation. The numbers are stored."""
+
+    NONE = 0
+    DEBIT = 1
+    DEBIT_REVERSAL = 2
+    CREDIT = 3
+    CREDIT_REVERSAL = 4
 
 
 class Purse(enum.IntEnum):

@@ -26,8 +26,13 @@ def tell_outcome(request: CardRequest, card: WorkingCard, moment: Moment, policy
     if original is None and request.bar_unknown and _may_bar(request, card, moment, policy):
         bar(request, card, moment)
         original = card.find(request.original_key)
-    if original is None or original.operation is Operation.TOMBSTONE:
-        state = OriginalState.NONE if original is None else OriginalState.BARRED
+    barred = original is not None and original.operation is Operation.TOMBSTONE
+    if original is not None and original.answer.response is Response.NO_SUCH_CARD:
+        # It must not be told from one that no card has, which nobody remembers; to bar it is to say
+        # that it will never be approved, and its own repeat says no less.
+        original, barred = None, request.bar_unknown
+    if original is None or barred:
+        state = OriginalState.BARRED if barred else OriginalState.NONE
         return Answer(
             Response.NO_SUCH_ORIGINAL, transaction_id, rrn, Rule.ORIGINAL, original_state=state
         )

@@ -17,9 +17,13 @@ from rules.lots import Lot, LotMove
 from rules.money import Purse
 from rules.requests import Operation
 
-__all__ = ["ReplayFault", "check_state", "first_state", "follow"]
+__all__ = ["ReplayFault", "check_counterpart", "check_state", "first_state", "follow"]
 
 _decode_state = msgspec.msgpack.Decoder(CardState).decode
+
+
+_Facts = tuple[int, int, bool, int, int]
+"""Of a lot, or of what came from one: amount, origin, cashable, expiry, sponsor."""
 
 
 class ReplayFault(ValueError):
@@ -63,6 +67,40 @@ def follow(before: CardState, link: Link, batch_id: int) -> CardState:
     return after
 
 
+def check_counterpart(link: Link, other: Link | None) -> None:
+    """Whether both halves of a transfer, or of its reversal, say the same. ReplayFault otherwise.
+
+    `other` is the link that this one names, of the same batch; None where there is none. A link
+    that names none is no half: then there is nothing to check but that it need not name one.
+    """
+    halves = {Operation.TRANSFER: Operation.RECEIPT, Operation.RECEIPT: Operation.TRANSFER}
+    if not link.other_card_id:
+        if link.approved and link.operation in halves:
+            raise ReplayFault("it is half of a transfer and names no other half")
+        return
+    if other is None:
+        raise ReplayFault("its other half is not there")
+    _agree("the other half that it names", _names(link), (other.card_id, other.version))
+    _agree("what its other half names", _names(other), (link.card_id, link.version))
+    _agree("its other half", other.operation, halves.get(link.operation, Operation.REVERSAL))
+    _agree("the amount of its other half", other.effect_minor, -link.effect_minor)
+    _agree("the purse of its other half", other.purse, link.purse)
+    if link.operation in halves:
+        _agree("the kinds of value in its other half", _kinds(other, -1), _kinds(link, 1))
+
+
+def _names(link: Link) -> tuple[int, int]:
+    return link.other_card_id, link.other_version
+
+
+def _kinds(link: Link, sign: int) -> list[_Facts]:
+    """What a transfer moved, lot by lot."""
+    return [
+        (sign * m.amount_minor, int(m.origin), m.cashable, m.expires_day, m.sponsor_id)
+        for m in link.moves
+    ]
+
+
 def check_state(state: CardState) -> None:
     """Whether a state holds together: amounts are the sums of lots and of holds."""
     for kind in Purse:
@@ -81,9 +119,6 @@ def check_state(state: CardState) -> None:
 def _agree(what: str, found: object, expected: object) -> None:
     if found != expected:
         raise ReplayFault(f"{what} is not what follows from the link before it")
-
-
-_Facts = tuple[int, int, bool, int, int]
 
 
 def _by_id(lots: Iterable[Lot]) -> dict[int, _Facts]:

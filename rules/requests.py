@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from rules.money import Purse
+from rules.money import Counts, Purse
 from rules.responses import Rule
 
 __all__ = [
@@ -41,6 +41,10 @@ class Operation(enum.IntEnum):
     REVERSAL = 20
     TOMBSTONE = 21
     OUTCOME = 22
+    UPLOAD = 23
+    TRANSFER = 30
+    RECEIPT = 31
+    """What a transfer brings to the card that receives it; no message asks for it."""
 
 
 AMOUNT_OPTIONAL = frozenset(
@@ -121,7 +125,8 @@ class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     # reversals, outcome queries, completions; an advice's own request
     original_key: bytes = b""
     own_request_key: bytes = b""
-    """An advice's: the key its transaction would have as a request."""
+    """An advice's: the key its transaction would have as a request. An uploaded item's: the key it
+    would have as the other of the two."""
     foreign_currency: str = ""
     """DE 49 where it is not the purse's: only an advice is accepted with it, into suspense."""
     foreign_content: Rule = Rule.NONE
@@ -137,6 +142,10 @@ class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """DE 95: what the original shall amount to after a partial reversal."""
     amount_given: bool = True
     """DE 4 was in the message."""
+    batch_number: str = ""
+    """`BN` as sent."""
+    item_counts: Counts = Counts.NONE
+    """What an uploaded item counts as, by its DE 3 and DE 90."""
 
     def completing(self, purse: Purse) -> CardRequest:
         """An advice that has found its hold."""

@@ -72,6 +72,7 @@ class Rule(enum.StrEnum):
     CODE = "CODE"
     CODE_LOCKED = "CODELOCKED"
     FUNDS = "FUNDS"
+    TO_CARD = "TOCARD"  # the one face of every card that cannot receive
     CASHABLE = "CASHABLE"
     BALANCE_LIMIT = "BALANCELIMIT"
     ORIGINAL = "ORIGINAL"
@@ -87,6 +88,9 @@ class Rule(enum.StrEnum):
     SHORTFALL = "SHORTFALL"
     HOLDS = "HOLDS"
     DONE_BEFORE = "DONEBEFORE"
+    DECLINED = "DECLINED"
+    TOTALS = "TOTALS"
+    CLOSED = "CLOSED"
     STORE = "STORE"
     BUSY = "BUSY"
     DEADLINE = "DEADLINE"

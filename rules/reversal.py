@@ -23,6 +23,7 @@ from rules.restoring import (
     restoring_moves,
     settled_minor,
 )
+from rules.transfers import reverse_transfer
 
 __all__ = ["bar", "reverse"]
 
@@ -35,13 +36,17 @@ _STATUS_ONLY = frozenset(
 )
 
 
-def reverse(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
+def reverse(
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    policy: Policy,
+    other: WorkingCard | None = None,
+) -> Answer:
     """The table of the dialect, row by row. The request has been found to be no repeat."""
     instant_s = key_instant(request.original_key)
     if instant_s and instant_s < moment.now_s - policy.horizon_s:
-        return refuse(
-            request, card, moment, Response.REFUSED, Rule.LATE, reversal_state=ReversalState.LATE
-        )
+        return _late(request, card, moment)
     if request.reverses_nothing:
         return _without_effect(request, card, moment, ReversalState.NOTHING)
     original = card.find(request.original_key)
@@ -62,6 +67,8 @@ def reverse(request: CardRequest, card: WorkingCard, moment: Moment, policy: Pol
         return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.AMOUNT)
     if original.operation is Operation.HOLD:
         return reverse_hold(request, card, moment, original)
+    if original.operation is Operation.TRANSFER:
+        return reverse_transfer(request, card, other, moment, original)
     if original.operation in _STATUS_ONLY:
         return _reverse_status(request, card, moment, original)
     return _reverse_value(request, card, moment, original)
@@ -79,6 +86,8 @@ def _reverse_value(
         return _without_effect(
             request, card, moment, ReversalState.ALREADY, undoes=original.version
         )
+    if original.batch_closed and request.reason is not ReversalReason.TIME_OUT:
+        return _late(request, card, moment)
     if final_minor > left_minor:
         return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.AMOUNT)
     undone_minor = left_minor - final_minor
@@ -222,6 +231,13 @@ def _reverse_status(
         status_before=status_before,
         undoes=original.version,
         reversal_state=ReversalState.REVERSED,
+    )
+
+
+def _late(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+    """Older than the horizon, or its batch is closed: for people to look at."""
+    return refuse(
+        request, card, moment, Response.REFUSED, Rule.LATE, reversal_state=ReversalState.LATE
     )
 
 

@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     _add_pos(verbs)
     _add_verify(verbs)
     _add_projections(verbs)
+    _add_describe(verbs)
     worker = verbs.add_parser("worker")  # started by `up`
     worker.add_argument("file", type=Path)
     worker.set_defaults(run=_worker)
@@ -118,13 +119,37 @@ def _add_verify(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="FILE",
         help="checkpoints exported earlier; those in DIR are always compared",
     )
+    parser.add_argument(
+        "--archive",
+        type=Path,
+        metavar="DIR",
+        help="archived months, checked with the rest; else those in DIR/archive, if there are any",
+    )
     parser.set_defaults(run=_verify)
+    archive = verbs.add_parser(
+        "archive",
+        help="write months older than the horizon into files and take them out of the database",
+        description="Write all months up to one into signed files, check them, and detach their "
+        "partitions, while the switch runs. Exit 0: done, 1: refused, with the reason, and nothing "
+        "was taken away, 2: it could not be done.",
+    )
+    _add_database(archive)
+    archive.add_argument("--month", required=True, metavar="YYYY-MM", help="the last month")
+    archive.add_argument("--to", type=Path, metavar="DIR", help="else DIR/archive of --data")
+    archive.add_argument("--drop", action="store_true", help="drop what is detached, too")
+    archive.set_defaults(run=_archive)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from switch.verify import run_verify
 
     return run_verify(arguments)
+
+
+def _archive(arguments: argparse.Namespace) -> int:
+    from switch.archive.command import run_archive
+
+    return run_archive(arguments)
 
 
 def _add_projections(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -137,6 +162,12 @@ def _add_projections(verbs: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     _add_database(rebuild)
     rebuild.add_argument("--replace", action="store_true", help="put the new ones in their place")
+    rebuild.add_argument(
+        "--archive",
+        type=Path,
+        metavar="DIR",
+        help="begin with the links in DIR; else with DIR/archive of --data, else with openings",
+    )
     rebuild.set_defaults(run=_rebuild)
     open_items = verbs.add_parser(
         "open-items",
@@ -147,6 +178,20 @@ def _add_projections(verbs: argparse._SubParsersAction[argparse.ArgumentParser])
     _add_database(open_items)
     open_items.add_argument("--json", action="store_true", help="one JSON list, for scripts")
     open_items.set_defaults(run=_open_items)
+
+
+def _add_describe(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = verbs.add_parser(
+        "describe", help="say which versions these are, and which compiled code runs here"
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON, for scripts")
+    parser.set_defaults(run=_describe)
+
+
+def _describe(arguments: argparse.Namespace) -> int:
+    from switch.describe import run_describe
+
+    return run_describe(as_json=arguments.json)
 
 
 def _rebuild(arguments: argparse.Namespace) -> int:

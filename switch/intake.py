@@ -32,10 +32,13 @@ from switch.logs import RateLimited
 from switch.metrics import FrameRefusal, Metrics
 from switch.pipeline import Pipeline, Ticket
 from switch.programme import AcquirerLink, Programme
+from switch.refusal_row import refusal_row
+from switch.settlement import Desk, DeskTicket
 from switch.wire.link import Frame, LinkState
 from switch.wire.private import build_private
 from switch.wire.replies import plain_answer, reply_fields, reply_mti
 from switch.wire.salvage import salvage
+from switch.wire.settling import concerns_no_card, is_cut_over, read_request
 from switch.wire.translate import Refused, Translator
 
 __all__ = ["Intake"]
@@ -43,7 +46,7 @@ __all__ = ["Intake"]
 _TERMINAL, _MERCHANT = int(DE.TERMINAL), int(DE.MERCHANT)
 _ACQUIRER, _STAN, _RRN = int(DE.ACQUIRER), int(DE.STAN), int(DE.RRN)
 _NETWORK_CODE, _PRIVATE = int(DE.NETWORK_CODE), int(DE.PRIVATE)
-_CARD_CLASSES = frozenset("1246")
+_CARD_CLASSES = frozenset("12346")
 _SIGN_ON, _SIGN_OFF, _KEY_CHANGE, _ECHO = "001", "002", "101", "301"
 _DOUBTS_MAX = 4_096
 """Messages that wait until it has been looked for a newer key; one more is told 91."""
@@ -82,6 +85,7 @@ class Intake:
         self.first_uses: set[tuple[int, str, int]] = set()
         """(terminal, usage, version) of pending keys that were used: they are current from now."""
         self.on_key_work: Callable[[], None] = lambda: None
+        self.desk: Desk | None = None
         self.refusals: deque[Refusal] = deque(maxlen=_REFUSALS_WAITING_MAX)
         """What is to go into the refusal log; the oldest are dropped when it cannot be written."""
 
@@ -127,6 +131,7 @@ class Intake:
         """From authenticated messages to tickets or replies."""
         now_s = int(self._utc_now().timestamp())
         tickets: list[Ticket] = []
+        desk_tickets: list[DeskTicket] = []
         for received in verified:
             try:
                 ticket = self._translate(received, link, now_s)
@@ -140,6 +145,8 @@ class Intake:
                     unopened = doubts is not None and ticket.request.pvv == b""
                     if not (unopened and self._doubt(received, answers, may_have_new_pin_key)):
                         tickets.append(ticket)
+                elif isinstance(ticket, DeskTicket):
+                    desk_tickets.append(ticket)
                 elif ticket is not None:
                     answers.append((received, ticket))
         if answers:
@@ -147,6 +154,9 @@ class Intake:
         if tickets:
             assert self.pipeline is not None
             self.pipeline.submit(tickets)
+        for desk_ticket in desk_tickets:
+            assert self.desk is not None
+            self.desk.submit(desk_ticket)
 
     def _decode(
         self,
@@ -234,8 +244,8 @@ class Intake:
 
     def _translate(
         self, received: Received, link: AcquirerLink, now_s: int
-    ) -> Ticket | Answer | None:
-        """A ticket for the pipeline, or the answer where no card is concerned.
+    ) -> Ticket | DeskTicket | Answer | None:
+        """A ticket for the pipeline or the desk, or the answer where neither is needed.
 
         None for what is answered later.
         """
@@ -244,22 +254,26 @@ class Intake:
         acquirer = message.get(_ACQUIRER)
         if acquirer is not None and acquirer not in (link.acquirer_id, *link.foreign_acquirer_ids):
             raise Refused(Response.NOT_PERMITTED_TO_TERMINAL, Rule.ACQUIRER)
-        message_class = message.mti[1]
-        if message_class == "8":
+        cuts_over = is_cut_over(message)
+        if message.mti[1] == "8" and not cuts_over:
             return self._network_management(received)
         if not received.connection.link.may_transact():
             raise Refused(Response.NOT_PERMITTED_TO_TERMINAL, Rule.SIGN_ON)
         if not terminal.merchant_open:
             raise Refused(Response.UNKNOWN_MERCHANT, Rule.MERCHANT)
-        if message_class not in _CARD_CLASSES:
+        cardless = concerns_no_card(message)
+        if message.mti[1] not in _CARD_CLASSES and not cardless:
             raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
-        if message.get(_MERCHANT) is None:
+        if message.get(_MERCHANT) is None and not cuts_over:
             raise FormatError("missing", field=_MERCHANT)
-        translated = self._translator.translate(
-            message, terminal, link, self._next_transaction_id(), now_s
-        )
         deadline = received.arrived + self._answer_within_s
-        return Ticket(translated.request, translated.card_id, received.arrived, deadline, received)
+        parts = (message, terminal, link, self._next_transaction_id(), now_s)
+        if cardless:
+            request_of_desk = read_request(self._translator, *parts)
+            return DeskTicket(request_of_desk, received.arrived, deadline, received)
+        translated = self._translator.translate(*parts)
+        request, card_id = translated.request, translated.card_id
+        return Ticket(request, card_id, received.arrived, deadline, received, translated.other_id)
 
     def _network_management(self, received: Received) -> Answer | None:
         """0800: sign-on, sign-off, echo, and a new key."""
@@ -290,13 +304,13 @@ class Intake:
         return plain_answer(self._next_transaction_id(), response, rule, rrn)
 
     def _refusal(self, received: Received, response: Response, rule: Rule) -> Answer:
-        self.refusals.append(self._row(received, response, rule))
+        self.refusals.append(refusal_row(received, response, rule))
         self._tell(received, response, rule)
         return self._plain(received, response, rule)
 
     def _format_refusal(self, received: Received, error: FormatError) -> Answer:
         self._tell(received, Response.FORMAT_ERROR, Rule.FORMAT, error=str(error))
-        self.refusals.append(self._row(received, Response.FORMAT_ERROR, Rule.FORMAT))
+        self.refusals.append(refusal_row(received, Response.FORMAT_ERROR, Rule.FORMAT))
         return self._plain(received, Response.FORMAT_ERROR, Rule.FORMAT)
 
     def _tell(self, received: Received, response: Response, rule: Rule, **more: object) -> None:
@@ -313,27 +327,16 @@ class Intake:
             **more,
         )
 
-    def _row(
-        self, received: Received, response: Response, rule: Rule, digest: bytes = b""
-    ) -> Refusal:
-        message = received.message
-        return Refusal(
-            link=received.connection.link.config.name,
-            mti=message.mti,
-            response=response.value,
-            rule=rule.value,
-            terminal=_printable(message.get(_TERMINAL)),
-            stan=_printable(message.get(_STAN)),
-            card_digest=digest,
-        )
-
     # Answers out: the pipeline's observer
 
     def answered(self, answers: Sequence[tuple[Ticket, Answer]]) -> None:
         """Answers of the pipeline, final and durable: sign and send them."""
+        self.settled([(ticket.context, answer) for ticket, answer in answers])
+
+    def settled(self, answers: Sequence[tuple[object, Answer]]) -> None:
+        """The same for answers that come with the message they are to."""
         replies = []
-        for ticket, answer in answers:
-            received = ticket.context
+        for received, answer in answers:
             assert isinstance(received, Received)
             replies.append((received, answer))
             if answer.rule:
@@ -347,7 +350,7 @@ class Intake:
         """The refusal log's row for a card that does not exist."""
         received = ticket.context
         assert isinstance(received, Received)
-        return self._row(received, answer.response, answer.rule, ticket.request.card_digest)
+        return refusal_row(received, answer.response, answer.rule, ticket.request.card_digest)
 
     def batch_committed(self, size: int, seconds: float) -> None:
         """Count a batch."""
@@ -392,8 +395,3 @@ class Intake:
         sent = self._monotonic()
         self._metrics.answered([(r.message.mti, a.response.value) for r, a in answers])
         self._metrics.latency.observe_many([sent - r.arrived for r, _ in answers])
-
-
-def _printable(text: str | None) -> str:
-    """A field as the refusal log keeps it: bounded, without control characters."""
-    return "".join(c if c.isprintable() else "?" for c in (text or "")[:15])

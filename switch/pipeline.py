@@ -8,7 +8,8 @@ timers: the next batch is what arrived while the last one was in flight.
 
 A card belongs to one batch at a time. What arrives for a card that a batch of this worker has,
 waits in order of arrival and goes on when the batch returns the card; for a card that another
-worker has, it waits for that worker's notice, or a short jittered while, until its deadline.
+worker has, it waits for that worker's notice, or a short jittered while, until its deadline. What
+needs two cards takes both or none; while it waits, all that comes for either waits behind it.
 
 No answer leaves before its batch is committed, and none is sent on a guess.
 """
@@ -19,7 +20,7 @@ import datetime
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Protocol
 
 import trio
@@ -27,9 +28,12 @@ import trio
 from rules.authorize import decide, lacks_history
 from rules.booking import Moment, Policy, unknown_card
 from rules.cards import WorkingCard
+from rules.identity import counterpart_key
 from rules.ledger import Answer
-from rules.requests import CardRequest, Operation
+from rules.requests import Operation
 from rules.responses import Response, Rule
+from rules.transfers import receiver_of
+from switch.batch import Batch, Ticket
 from switch.journal.journal import (
     BatchRejected,
     HistoryQuery,
@@ -40,36 +44,16 @@ from switch.journal.journal import (
 from switch.journal.rows import CardRow, Refusal, batch_arguments
 from switch.reservation.store import Possession, ReservationStore
 
-__all__ = ["Lane", "Pipeline", "PipelineObserver", "Ticket"]
+__all__ = ["Batch", "Lane", "Pipeline", "PipelineObserver", "Ticket"]
 
 TRIES_TOGETHER = 2
-"""Tries of a whole batch; from then on each of its cards is tried alone."""
+"""Tries of a whole batch; from then on each of its parts is tried alone."""
 FOREIGN_PAUSE_S = (0.001, 0.004)
 """How long a card that another worker has is left alone before it is asked for again."""
 WATCH_PERIOD_S = 0.02
 """How often it is looked for what waits too long, while no card is another worker's."""
 CLOCK_SLACK = datetime.timedelta(days=2)
 """How much older a link may be than its message's own time says (26 h ahead are accepted)."""
-
-
-class Ticket:
-    """One request on its way: what it asks, until when, and where the answer goes."""
-
-    __slots__ = ("arrived", "card_id", "context", "deadline", "request")
-
-    def __init__(
-        self,
-        request: CardRequest,
-        card_id: int,
-        arrived: float,
-        deadline: float,
-        context: object,
-    ) -> None:
-        self.request = request
-        self.card_id = card_id
-        self.arrived = arrived
-        self.deadline = deadline
-        self.context = context
 
 
 class PipelineObserver(Protocol):
@@ -91,10 +75,6 @@ class PipelineObserver(Protocol):
         """Something broke that should not: answered 96."""
 
 
-Batch = dict[int, list[Ticket]]
-"""The requests of a batch by card, each card's in order of arrival."""
-
-
 class Pipeline:
     """The queue of a worker and the cards its lanes have."""
 
@@ -108,7 +88,12 @@ class Pipeline:
         self._queue_max = queue_max
         self._ready: deque[Ticket] = deque()
         self._held: dict[int, deque[Ticket]] = {}
+        """Cards that are not free, each with what waits for it."""
         self._foreign: dict[int, float] = {}
+        self._tied: dict[int, set[int]] = {}
+        """Cards with one queue in common, since something waits that needs two of them."""
+        self._unowned: set[int] = set()
+        """Cards that nobody has, but which something that waits for another card needs as well."""
         self._foreign_met = trio.Event()
         self._waiting = 0
         self._parked: deque[trio.Event] = deque()
@@ -149,7 +134,7 @@ class Pipeline:
         """Wait for work and take it: at most `batch_max` requests."""
         while True:
             batch = self._take_ready()
-            if batch:
+            if batch.tickets:
                 return batch
             parked = trio.Event()
             self._parked.append(parked)
@@ -160,28 +145,60 @@ class Pipeline:
                     self._parked.remove(parked)
 
     def _take_ready(self) -> Batch:
-        batch: Batch = {}
+        batch = Batch()
+        tickets, card_ids = batch.tickets, batch.card_ids
         now = trio.current_time()
-        size = 0
         late: list[tuple[Ticket, Answer]] = []
-        while self._ready and size < self._batch_max:
+        while self._ready and len(tickets) < self._batch_max:
             ticket = self._ready.popleft()
+            card_id = ticket.card_id
             if ticket.deadline <= now:
                 late.append((ticket, cannot_decide(ticket, Rule.DEADLINE)))
-            elif ticket.card_id in batch:
-                batch[ticket.card_id].append(ticket)
-                size += 1
-            elif ticket.card_id in self._held:
-                self._held[ticket.card_id].append(ticket)
+            elif ticket.other_id or (self._tied and card_id in self._tied):
+                self._take_both(ticket, batch)
+            elif card_id in card_ids:
+                tickets.append(ticket)
+            elif card_id in self._held:
+                self._held[card_id].append(ticket)
                 self._waiting += 1
             else:
-                self._held[ticket.card_id] = deque()
-                batch[ticket.card_id] = [ticket]
-                size += 1
+                self._held[card_id] = deque()
+                card_ids[card_id] = None
+                tickets.append(ticket)
         if late:
             self.observer.answered(late)
         self._wake()
         return batch
+
+    def _take_both(self, ticket: Ticket, batch: Batch) -> None:
+        """Take all cards that a request needs, or none: then it waits, and what follows behind."""
+        taken = [card_id for card_id in ticket.card_ids if card_id not in batch.card_ids]
+        if self._tied.keys() & set(ticket.card_ids) or self._held.keys() & set(taken):
+            self._queue_of(ticket).append(ticket)
+            self._waiting += 1
+            return
+        for card_id in taken:
+            self._held[card_id] = deque()
+            batch.card_ids[card_id] = None
+        batch.tickets.append(ticket)
+
+    def _queue_of(self, ticket: Ticket) -> deque[Ticket]:
+        """Where a request waits: one queue for all cards that it needs, from now on."""
+        tied = self._tied.get(ticket.card_id)
+        if ticket.other_id and (tied is None or ticket.other_id not in tied):
+            tied = set()
+            for card_id in ticket.card_ids:
+                tied |= self._tied.get(card_id, {card_id})
+                if card_id not in self._held:
+                    self._held[card_id] = deque()
+                    self._unowned.add(card_id)
+            queues = {id(queue): queue for queue in (self._held[card_id] for card_id in tied)}
+            together = itertools.chain.from_iterable(queues.values())
+            queue = deque(sorted(together, key=lambda ticket: ticket.arrived))
+            for card_id in tied:
+                self._tied[card_id] = tied
+                self._held[card_id] = queue
+        return self._held[ticket.card_id]
 
     def give_back(self, card_ids: Iterable[int]) -> None:
         """These cards are free again: what waited for them goes first, in order of arrival."""
@@ -191,14 +208,40 @@ class Pipeline:
             if waiting:
                 self._waiting -= len(waiting)
                 self._ready.extendleft(reversed(waiting))
+            if self._tied:
+                self._untie(card_id)
         self._wake()
 
-    def leave_to_other(self, card_id: int, tickets: list[Ticket]) -> None:
-        """Another worker has this card: its requests wait here, in front of later ones."""
-        self._held[card_id].extendleft(reversed(tickets))
+    def _untie(self, card_id: int) -> None:
+        """What waited in this queue looks for its cards anew: the others are as they were."""
+        for other_id in self._tied.get(card_id, ()):
+            del self._tied[other_id]
+            if other_id in self._unowned:
+                self._unowned.remove(other_id)
+                del self._held[other_id]
+            elif other_id != card_id:
+                self._held[other_id] = deque()
+
+    def wait_in_front(self, tickets: Sequence[Ticket]) -> None:
+        """What a batch could not take along waits for its cards, in front of what came later."""
+        for ticket in reversed(tickets):
+            self._queue_of(ticket).appendleft(ticket)
         self._waiting += len(tickets)
-        self._foreign[card_id] = trio.current_time() + random.uniform(*FOREIGN_PAUSE_S)  # noqa: S311
+
+    def leave_to_others(self, batch: Batch, busy: Container[int]) -> list[int]:
+        """Other workers have these cards: what needs one waits. Returns those nothing needs now."""
+        had = batch.card_ids
+        for card_id in had:
+            if card_id in busy:
+                pause_s = random.uniform(*FOREIGN_PAUSE_S)  # noqa: S311
+                self._foreign[card_id] = trio.current_time() + pause_s
         self._foreign_met.set()
+        batch.leave_out(busy)
+        self.wait_in_front(batch.left)
+        batch.left = []
+        spare = [card for card in had if card not in busy and card not in batch.card_ids]
+        self._unowned.update(spare)
+        return spare
 
     def freed_elsewhere(self, card_ids: Iterable[int]) -> None:
         """Another worker gave these cards back."""
@@ -293,10 +336,9 @@ class Lane:
         except Exception as error:  # the rows in Postgres judge without it
             self._observer.fault("reserve", error)
             rows = {}
-        if not batch:
+        if not batch.tickets:
             return
-        card_ids = list(batch)
-        size = sum(map(len, batch.values()))
+        card_ids, size = list(batch.card_ids), len(batch.tickets)
         settled = await self._carry_safely(batch, rows, cached=True)
         self._observer.batch_committed(size, trio.current_time() - started)
         try:
@@ -304,43 +346,52 @@ class Lane:
         except Exception as error:  # all is committed and answered; the cache may lag
             self._observer.fault("settle", error)
         finally:
+            self._pipeline.wait_in_front(batch.left)
             self._pipeline.give_back(card_ids)
 
     async def _carry_safely(
         self, batch: Batch, rows: dict[int, CardRow], *, cached: bool
     ) -> dict[int, WorkingCard]:
-        """Whatever breaks, each request gets one answer, and a bad one spoils only its own card."""
+        """Whatever breaks, each request gets one answer; a bad one spoils its own cards only."""
         try:
             return await self._carry_reserved(batch, rows, cached=cached)
         except JournalDown:
             self._refuse_all(batch, Response.CANNOT_DECIDE, Rule.STORE)
         except Exception as error:
             # Alone, and from the row: a state in the cache may name what the journal has lost.
-            if len(batch) > 1 or cached:
-                return await self._carry_by_card(batch)
+            parts = batch.parts()
+            if len(parts) > 1 or cached:
+                return await self._carry_parts(batch, parts)
             self._observer.fault("row" if isinstance(error, BatchRejected) else "batch", error)
             self._refuse_all(batch, Response.FAULT, Rule.FAULT)
         return {}
 
-    async def _carry_by_card(self, batch: Batch) -> dict[int, WorkingCard]:
-        """Each card alone, so that one of them cannot hold up or spoil the others."""
+    async def _carry_parts(self, batch: Batch, parts: list[Batch]) -> dict[int, WorkingCard]:
+        """Each part alone, so that none of them can hold up or spoil the others."""
         settled: dict[int, WorkingCard] = {}
-        for card_id, tickets in batch.items():
-            settled |= await self._carry_safely({card_id: tickets}, {}, cached=False)
+        for part in parts:
+            part.leave_out({card_id for ticket in batch.left for card_id in ticket.card_ids})
+            settled |= await self._carry_safely(part, {}, cached=False)
+            batch.left += part.left
         return settled
 
     # Reserve: this batch alone has its cards; their last known states in hand
 
     async def _reserve(self, batch: Batch) -> dict[int, CardRow]:
-        card_ids = list(batch)
+        card_ids = list(batch.card_ids)
         rows: dict[int, CardRow] = {}
+        busy = []
         for card_id, reserved in zip(
             card_ids, await self._reservation.reserve(card_ids), strict=True
         ):
             if reserved.possession is Possession.BUSY:
-                self._pipeline.leave_to_other(card_id, batch.pop(card_id))
+                busy.append(card_id)
             elif reserved.row is not None:
                 rows[card_id] = reserved.row
+        if busy:
+            spare = self._pipeline.leave_to_others(batch, busy)
+            if spare:
+                await self._reservation.release(spare)
         return rows
 
     # Read, decide, commit, reply; again from the rows themselves when the cache was wrong
@@ -363,9 +414,9 @@ class Lane:
             self._observer.batch_stale()
             cached = False
             self._decline_late(batch)
-            if tries >= TRIES_TOGETHER and len(batch) > 1:
-                return await self._carry_by_card(batch)
-            if not batch:
+            if tries >= TRIES_TOGETHER and len(parts := batch.parts()) > 1:
+                return await self._carry_parts(batch, parts)
+            if not batch.tickets:
                 return {}
             await trio.sleep(random.uniform(0, 0.002 * min(tries, 10)))  # noqa: S311
         raise AssertionError("unreachable")
@@ -374,12 +425,8 @@ class Lane:
         self, batch: Batch, known: dict[int, CardRow], rows: dict[int, CardRow]
     ) -> None:
         """Rows that are not known, and of cards whose balance is asked: that tells no cache."""
-        unread = [
-            card_id
-            for card_id, tickets in batch.items()
-            if card_id not in known
-            or any(ticket.request.operation is Operation.BALANCE for ticket in tickets)
-        ]
+        asked = {t.card_id for t in batch.tickets if t.request.operation is Operation.BALANCE}
+        unread = [card for card in batch.card_ids if card not in known or card in asked]
         for card_id in unread:
             rows.pop(card_id, None)
         if unread:
@@ -387,37 +434,32 @@ class Lane:
 
     def _decline_late(self, batch: Batch) -> None:
         """A refused batch did nothing: what has no time left for another try is told so."""
-        now = trio.current_time()
-        late = []
-        for card_id, tickets in list(batch.items()):
-            late += [t for t in tickets if t.deadline <= now]
-            batch[card_id] = [t for t in tickets if t.deadline > now]
-            if not batch[card_id]:
-                del batch[card_id]
+        late = batch.take_out_late(trio.current_time())
         self._observer.answered([(t, cannot_decide(t, Rule.DEADLINE)) for t in late])
 
     async def _decide(self, batch: Batch, rows: dict[int, CardRow]) -> Decided:
-        """All requests of the batch, each card's in order of arrival, on working copies."""
+        """All requests of the batch in order of arrival, on working copies of their cards."""
         now = self._utc_now()
         moment = Moment(int(now.timestamp()), now.strftime("%y%m"), self._next_batch_id())
         working = {
             card_id: WorkingCard(card_id, row.facts, row.state, row.window)
             for card_id, row in rows.items()
-            if card_id in batch
+            if card_id in batch.card_ids
         }
         await self._read_history(batch, working, now)
         answers: list[tuple[Ticket, Answer]] = []
         refusals: list[Refusal] = []
         policy = self._pipeline.policy
-        for card_id, tickets in batch.items():
-            card = working.get(card_id)
-            for ticket in tickets:
-                if card is None:
-                    answer = unknown_card(ticket.request)
-                    refusals.append(self._observer.refusal_of(ticket, answer))
-                else:
-                    answer = decide(ticket.request, card, moment, policy)
-                answers.append((ticket, answer))
+        for ticket in batch.tickets:
+            request, card = ticket.request, working.get(ticket.card_id)
+            if card is None:
+                answer = unknown_card(request)
+                refusals.append(self._observer.refusal_of(ticket, answer))
+            elif ticket.other_id:
+                answer = decide(request, card, moment, policy, working.get(ticket.other_id))
+            else:
+                answer = decide(request, card, moment, policy)
+            answers.append((ticket, answer))
         changed = [card for card in working.values() if card.new]
         arguments = None
         if changed or refusals:
@@ -428,23 +470,41 @@ class Lane:
         self, batch: Batch, working: dict[int, WorkingCard], now: datetime.datetime
     ) -> None:
         """Links of the journal, for the requests that cannot be decided without."""
-        query = HistoryQuery()
-        for card_id, card in working.items():
-            for ticket in batch[card_id]:
-                request = ticket.request
-                if lacks_history(request, card):
-                    query.card_ids.add(card_id)
-                    query.keys.add(request.key)
-                    if request.original_key:
-                        query.keys.add(request.original_key)
-                    if request.own_request_key:
-                        query.keys.add(request.own_request_key)
-                    if request.approval_code:
-                        query.approval_codes.add(request.approval_code)
-                    if request.original_transaction_id:
-                        query.transaction_ids.add(request.original_transaction_id)
-        if not query.card_ids:
-            return
+        learned = True
+        while learned:
+            query = _history_query(batch, working)
+            if not query.card_ids:
+                return
+            await self._read_links(query, working, now)
+            learned = self._learn_receivers(batch, working)
+
+    def _learn_receivers(self, batch: Batch, working: dict[int, WorkingCard]) -> bool:
+        """Reversals of transfers learn which card they need as well: whether any has.
+
+        One whose other card the batch does not have comes again, for both.
+        """
+        here = {
+            (ticket.card_id, ticket.request.key): ticket.other_id
+            for ticket in batch.tickets
+            if ticket.request.operation is Operation.TRANSFER
+        }
+        learned = False
+        for ticket in batch.tickets:
+            request, card = ticket.request, working.get(ticket.card_id)
+            if card is None or request.operation is not Operation.REVERSAL:
+                continue
+            other_id = receiver_of(request, card)
+            other_id = other_id or here.get((ticket.card_id, request.original_key), 0)
+            if other_id not in (0, ticket.other_id):
+                ticket.other_id = other_id
+                learned = True
+        if learned:
+            batch.leave_out()
+        return learned
+
+    async def _read_links(
+        self, query: HistoryQuery, working: dict[int, WorkingCard], now: datetime.datetime
+    ) -> None:
         # A terminal's clock may have been ahead of the switch's: its links are older than they say.
         reach = datetime.timedelta(seconds=self._pipeline.policy.horizon_s) + CLOCK_SLACK
         oldest_month = (now - reach).date().replace(day=1)
@@ -462,13 +522,7 @@ class Lane:
             working[card_id].keys_elsewhere = keys
 
     def _refuse_all(self, batch: Batch, response: Response, rule: Rule) -> None:
-        self._observer.answered(
-            [
-                (ticket, _plain(ticket, response, rule))
-                for tickets in batch.values()
-                for ticket in tickets
-            ]
-        )
+        self._observer.answered([(t, _plain(t, response, rule)) for t in batch.tickets])
 
     # Settle: the cards go back, with the state that is now committed
 
@@ -482,3 +536,26 @@ class Lane:
         others = [card_id for card_id in card_ids if card_id not in rows]
         if others:
             await self._reservation.release(others, forget=True)
+
+
+def _history_query(batch: Batch, working: dict[int, WorkingCard]) -> HistoryQuery:
+    """What the batch must know of the journal."""
+    query = HistoryQuery()
+    for ticket in batch.tickets:
+        request, card = ticket.request, working.get(ticket.card_id)
+        if card is None or not lacks_history(request, card):
+            continue
+        query.card_ids.add(card.card_id)
+        query.keys.add(request.key)
+        if request.original_key:
+            query.keys.add(request.original_key)
+        if request.own_request_key:
+            query.keys.add(request.own_request_key)
+        if request.approval_code:
+            query.approval_codes.add(request.approval_code)
+        if request.original_transaction_id:
+            query.transaction_ids.add(request.original_transaction_id)
+        if ticket.other_id in working and request.original_key:
+            query.card_ids.add(ticket.other_id)
+            query.keys.add(counterpart_key(request.original_key, ticket.card_id))
+    return query

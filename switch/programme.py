@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastpath.specs import packagers
 from rules.requests import Terminal
 from switch.keyblock import KeyBlockError
 from switch.keys import CardSecrets, KeyUsage, MasterKey
+from switch.logs import event
 from switch.terminal_keys import PinFormat, TerminalKeys
 
 __all__ = ["AcquirerLink", "Programme", "ProgrammeSource", "TerminalEntry", "read_epoch"]
@@ -38,6 +40,8 @@ from terminal t join merchant m using (merchant_id)
 where t.changed_xid >= $1
 """
 _OLDEST = "select pg_snapshot_xmin(pg_current_snapshot()) as xid"
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,20 +128,13 @@ class ProgrammeSource:
     """Reads the programme, and later what has changed of it.
 
     `rows` runs a query. Key blocks are opened for their one usage each. A terminal or link whose
-    rows make no sense is told to `on_fault` (its name, the kind of fault) and stays as it was, or
-    away; but what is disabled or closed is so even then.
+    rows make no sense is named in the log and stays as it was, or away; but what is disabled or
+    closed is so even then.
     """
 
-    def __init__(
-        self,
-        rows: Rows,
-        master_key: MasterKey,
-        *,
-        on_fault: Callable[[str, str], None] = lambda _code, _kind: None,
-    ) -> None:
+    def __init__(self, rows: Rows, master_key: MasterKey) -> None:
         self._rows = rows
         self._master_key = master_key
-        self._on_fault = on_fault
         self._seen = 0
         self._taken: dict[int, int] = {}
         self.faulty: set[str] = set()
@@ -207,7 +204,7 @@ class ProgrammeSource:
 
     def _fault(self, name: str, error: Exception) -> None:
         self.faulty.add(name)
-        self._on_fault(name, type(error).__name__)
+        event(log, logging.ERROR, "change-not-taken", what=name, kind=type(error).__name__)
 
     def _entry(self, row: Mapping[str, Any], before: TerminalEntry | None) -> TerminalEntry | None:
         """The terminal as its row is now; as it was, where that makes no sense."""

@@ -36,6 +36,7 @@ from switch.projections.process import ProjectorFile, keep_projecting
 from switch.refusal_log import RefusalLog
 from switch.reservation.store import ReservationStore, Sealer
 from switch.server import Server, link_config, listening_socket, private_listener
+from switch.settlement import Desk
 from switch.supervised_workers import PARENT_FD_VARIABLE, READY_FD_VARIABLE
 from switch.tls import server_context
 from switch.wire.link import LinkConfig
@@ -141,7 +142,7 @@ class Worker:
         self._key_session = JournalSession(
             self._url, self._run, witness=Witness.of(self._file.data_dir, self._file.index)
         )
-        source = ProgrammeSource(self._key_session.rows, master_key, on_fault=_not_loaded)
+        source = ProgrammeSource(self._key_session.rows, master_key)
         self._programme = await source.load()
         tokens_path = Path(self._file.data_dir) / "tokens.tab"
         self._tokens = TokenTable.open(tokens_path, TokenKey(self._programme.token_key))
@@ -162,13 +163,11 @@ class Worker:
             trio.current_time,
             answer_within_s=settings.answer_within_ms / 1000,
         )
-        policy = Policy(
-            settings.pin_tries_max, settings.code_tries_max, settings.horizon_days * 86_400
-        )
-        self._pipeline = Pipeline(
+        horizon_s = settings.horizon_days * 86_400
+        policy = Policy(settings.pin_tries_max, settings.code_tries_max, horizon_s)
+        self._intake.pipeline = self._pipeline = Pipeline(
             self._intake, policy, batch_max=settings.batch_max, queue_max=settings.queue_max
         )
-        self._intake.pipeline = self._pipeline
         # Of its own: an append may have to wait long, and the probe must not wait behind it.
         self._refusals = RefusalLog(
             JournalSession(
@@ -186,28 +185,28 @@ class Worker:
             window_s=settings.key_overlap_minutes * 60,
             answer_within_s=settings.answer_within_ms / 1000,
         )
+        session = JournalSession(self._url, self._run, on_down=self._count_failure)  # fails alone
+        self._intake.desk = self._desk = Desk(
+            self._pipeline, session, self._intake.settled, utc_now, queue_max=settings.queue_max
+        )
         self._server = Server(
             self._metrics, self._intake.receive, connections_max=settings.link_connections_max
         )
 
     def _lane(self, number: int) -> tuple[Lane, ReservationStore]:
         settings = self._settings
-        sealing_key = derive(self._programme.token_key, "cache seal", 32)
         reservation = ReservationStore(
             self._file.redis_url,
             f"cs:{self._programme.epoch}",
             f"{self._run}.{number}.{secrets.token_hex(4)}".encode(),
-            Sealer(sealing_key),
+            Sealer(derive(self._programme.token_key, "cache seal", 32)),
             timeout_s=settings.redis_timeout_ms / 1000,
             possession_ms=settings.possession_ms,
             on_error=self._redis_failed,
         )
-        journal = JournalSession(
-            self._url,
-            self._run,
-            on_down=self._postgres_failed,
-            witness=Witness.of(self._file.data_dir, self._file.index, number),
-        )
+        witness = Witness.of(self._file.data_dir, self._file.index, number)
+        on_down = self._postgres_failed
+        journal = JournalSession(self._url, self._run, on_down=on_down, witness=witness)
         self._lane_journals.append(journal)
         next_batch_id = self._batch_ids.__next__
         return Lane(self._pipeline, journal, reservation, next_batch_id, utc_now), reservation
@@ -217,9 +216,12 @@ class Worker:
         self._metrics.store_error(Store.REDIS, fault)
         event(log, logging.WARNING, "redis-failed", kind=kind)
 
-    def _postgres_failed(self, kind: str) -> None:
+    def _count_failure(self, kind: str) -> None:
         fault = StoreFault.TIMEOUT if kind == "TimeoutError" else StoreFault.CONNECTION
         self._metrics.store_error(Store.POSTGRES, fault)
+
+    def _postgres_failed(self, kind: str) -> None:
+        self._count_failure(kind)
         if self._pipeline.journal_up:
             self._pipeline.journal_up = False
             event(log, logging.ERROR, "postgres-failed", kind=kind)
@@ -234,6 +236,7 @@ class Worker:
             nursery.start_soon(lane.run)
         background: list[Callable[[], Awaitable[None]]] = [
             self._pipeline.watch,
+            self._desk.run,
             self._server.watch_deadlines,
             self._refusals.run,
             self._probe_postgres,
@@ -290,10 +293,14 @@ class Worker:
         while True:
             await trio.sleep(_PROBE_PERIOD_S)
             if not self._pipeline.journal_up:
-                with contextlib.suppress(JournalDown):
-                    await self._rows("select 1")
+                try:
                     if await read_epoch(self._rows) != self._programme.epoch:
                         raise EpochChanged
+                except JournalDown as down:
+                    if str(down).startswith("JournalBehind"):  # for a person to look at
+                        event(log, logging.ERROR, "postgres-refused", error=str(down))
+                        await trio.sleep(10 * _PROBE_PERIOD_S)
+                else:
                     self._pipeline.journal_up = True
                     event(log, logging.INFO, "postgres-back")
 
@@ -374,10 +381,6 @@ class Worker:
         if self._months_ahead < 1:
             return False, "the journal has no partition for next month"
         return True, "ready"
-
-
-def _not_loaded(name: str, kind: str) -> None:
-    event(log, logging.ERROR, "change-not-taken", name=name, kind=kind)
 
 
 def _say_ready() -> None:

@@ -46,7 +46,7 @@ OF_OURS: Mapping[str, tuple[str, ...]] = {
     "fastpath": (),
     "switch": ("rules", "fastpath"),
     "hardware": ("fastpath", "switch.wire"),
-    "bench": ("fastpath", "switch.wire"),
+    "bench": ("fastpath", "rules", "switch"),
     "admin": ("rules", "fastpath", "switch.wire"),
 }
 """What a room may import of the others."""
@@ -61,10 +61,11 @@ FOREIGN: Mapping[str, frozenset[str]] = {
         }
     ),
     "hardware": frozenset({"smartcard", "trio"}),
-    # asyncpg, redis and the bridge: the structure that the switch is measured against
+    # measured against: a naive switch's asyncpg, redis and bridge, and the fast path's peers
     "bench": frozenset(
         {
-            *("asyncpg", "gevent", "hiredis", "locust", "psutil", "redis", "trio", "trio_asyncio"),
+            *("asyncpg", "gevent", "hiredis", "locust", "msgspec", "psutil", "redis", "trio"),
+            *("cryptography", "iso8583", "psec", "trio_asyncio"),
         }
     ),
     "admin": frozenset({"asyncpg"}),
@@ -223,9 +224,11 @@ TEST_LINES_MAX = 820
 FUNCTION_LINES_MAX = 70
 
 LONGER: Mapping[str, tuple[int, str]] = {
-    "switch/pipeline.py": (500, "all stages are to be read in one file"),
-    "fastpath/tokens.pyx": (450, "one compile unit, so that the slots' code inlines"),
-    "fastpath/codec.pyx": (530, "one compile unit, so that rows, cursor and message inline"),
+    "switch/pipeline.py": (570, "all stages are to be read in one file"),
+    "fastpath/mac.pyx": (490, "one compile unit, so that keys, batches and ciphers share their C"),
+    "fastpath/tokens.pyx": (470, "one compile unit, so that the slots' code inlines"),
+    "fastpath/batch.pyx": (440, "one compile unit, so that all that is done to a message inlines"),
+    "fastpath/codec.pyx": (540, "one compile unit, so that rows, cursor and message inline"),
 }
 """Files that are longer, how long they may be, and why."""
 

@@ -2,7 +2,7 @@
 
 #include "aes_core.h"
 #include "aes_ni.h"
-#include "aes_portable.h"
+#include "aes_portable_lanes.h"
 
 static const struct aes_core *fastest = &PORTABLE;
 static const struct aes_core *chosen = &PORTABLE;
@@ -81,20 +81,72 @@ void aes_cmac_schedule(aes_cmac_key *key, const uint8_t *bytes, size_t length)
     double_block(key->partial, AES_BLOCK, 0x87);
 }
 
-void aes_cmac(const aes_cmac_key *key, const uint8_t *data, size_t size, uint8_t mac[AES_BLOCK])
+/* The last block, complete or padded, has its subkey added. */
+static void take_message(cipher_lane *lane, const aes_message *message)
 {
-    size_t before_last = size ? (size - 1) / AES_BLOCK : 0;
-    size_t rest = size - AES_BLOCK * before_last;
-    uint8_t last[AES_BLOCK] = {0};
+    const aes_cmac_key *key = message->key;
+    size_t rest;
+    lane->key = &key->key;
+    lane->data = message->data;
+    lane->whole = message->size ? (message->size - 1) / AES_BLOCK : 0;
+    lane->has_last = 1;
+    rest = message->size - AES_BLOCK * lane->whole;
+    memset(lane->last, 0, AES_BLOCK);
     if (rest)
-        memcpy(last, data + AES_BLOCK * before_last, rest);
+        memcpy(lane->last, message->data + AES_BLOCK * lane->whole, rest);
     if (rest < AES_BLOCK)
-        last[rest] = 0x80;
-    const uint8_t *subkey = rest < AES_BLOCK ? key->partial : key->whole;
+        lane->last[rest] = 0x80;
     for (int i = 0; i < AES_BLOCK; i++)
-        last[i] ^= subkey[i];
-    memset(mac, 0, AES_BLOCK);
-    key->key.core->absorb(&key->key, mac, data, before_last);
-    key->key.core->absorb(&key->key, mac, last, 1);
-    wipe(last, sizeof last);
+        lane->last[i] ^= rest < AES_BLOCK ? key->partial[i] : key->whole[i];
+}
+
+static void run_one(cipher_lane *lane)
+{
+    const aes_key *key = lane->key;
+    memset(lane->result, 0, AES_BLOCK);
+    key->core->absorb(key, lane->result, lane->data, lane->whole);
+    key->core->absorb(key, lane->result, lane->last, 1);
+}
+
+/* At most LANES_MAX lanes of any keys and lengths: those of one core and key length together. */
+static void run_lanes(cipher_lane *all, size_t count, const struct aes_core *core, unsigned rounds)
+{
+    cipher_lane *alike[LANES_MAX], **lanes = alike;
+    size_t left = 0;
+    for (size_t n = 0; n < count; n++) {
+        const aes_key *key = all[n].key;
+        if (key->core == core && key->rounds == rounds)
+            lanes[left++] = &all[n];
+    }
+    arrange_lanes(lanes, left);
+    while (left) {
+        size_t group = lanes_together(lanes, left, core->width, 2);
+        if (group)
+            core->run(lanes, (unsigned)group);
+        else
+            run_one(lanes[0]);
+        group += !group;
+        lanes += group;
+        left -= group;
+    }
+}
+
+void aes_cmacs(const aes_message *messages, size_t count)
+{
+    cipher_lane lanes[LANES_MAX];
+    while (count) {
+        size_t group = count < LANES_MAX ? count : LANES_MAX;
+        for (size_t i = 0; i < group; i++)
+            take_message(&lanes[i], &messages[i]);
+        for (unsigned rounds = 10; rounds <= AES_ROUNDS_MAX; rounds += 2) {
+            run_lanes(lanes, group, &PORTABLE, rounds);
+            if (fastest != &PORTABLE)
+                run_lanes(lanes, group, fastest, rounds);
+        }
+        for (size_t i = 0; i < group; i++)
+            memcpy(messages[i].mac, lanes[i].result, AES_BLOCK);
+        wipe(lanes, group * sizeof lanes[0]);
+        messages += group;
+        count -= group;
+    }
 }

@@ -39,7 +39,28 @@ void aes_schedule(aes_key *key, const uint8_t *bytes, size_t length);
 void aes_encrypt(const aes_key *key, const uint8_t *in, uint8_t *out, size_t blocks);
 void aes_decrypt(const aes_key *key, const uint8_t *in, uint8_t *out, size_t blocks);
 
+/* What a CMAC over one whole block needs: the block plus this subkey, enciphered under this key. */
+static inline const uint8_t *block_subkey(const aes_cmac_key *key)
+{
+    return key->whole;
+}
+
+static inline const aes_key *block_key(const aes_cmac_key *key)
+{
+    return &key->key;
+}
+
+/* One message of a batch. */
+typedef struct {
+    const aes_cmac_key *key;
+    const uint8_t *data;
+    size_t size;
+    uint8_t *mac; /* AES_BLOCK bytes */
+} aes_message;
+
 void aes_cmac_schedule(aes_cmac_key *key, const uint8_t *bytes, size_t length);
-void aes_cmac(const aes_cmac_key *key, const uint8_t *data, size_t size, uint8_t mac[AES_BLOCK]);
+
+/* The CMAC of each of `count` messages, which may differ in key, length and core. */
+void aes_cmacs(const aes_message *messages, size_t count);
 
 #endif

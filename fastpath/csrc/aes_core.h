@@ -3,6 +3,7 @@
 #define FASTPATH_AES_CORE_H
 
 #include "aes.h"
+#include "lanes.h"
 #include "secret.h"
 
 struct aes_core {
@@ -16,6 +17,9 @@ struct aes_core {
     /* `blocks` blocks are added to `state` and enciphered, one after the other (CBC). */
     void (*absorb)(const aes_key *key, uint8_t state[AES_BLOCK], const uint8_t *data,
                    size_t blocks);
+    /* CMACs of at most `width` lanes, those with the most blocks first, of as many rounds. */
+    void (*run)(cipher_lane *const *lanes, unsigned count);
+    unsigned width;
 };
 
 #endif

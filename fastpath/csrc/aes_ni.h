@@ -88,8 +88,43 @@ static NI void ni_absorb(const aes_key *key, uint8_t state[AES_BLOCK], const uin
     ni_store(state, chain);
 }
 
+static NI void ni_run(cipher_lane *const *lanes, unsigned count)
+{
+    static const uint8_t nothing[AES_BLOCK];
+    const uint8_t *keys[NI_TOGETHER], *blocks[NI_TOGETHER];
+    __m128i state[NI_TOGETHER];
+    size_t steps = lane_blocks(lanes[0]);
+    unsigned running = 0, rounds = ((const aes_key *)lanes[0]->key)->rounds;
+    for (unsigned i = 0; i < NI_TOGETHER; i++) {
+        keys[i] = ((const aes_key *)lanes[i < count ? i : 0]->key)->round_keys[0];
+        blocks[i] = nothing;
+    }
+    for (size_t step = 0; step < steps; step++) {
+        unsigned started = lanes_started(lanes, count, running, step, steps);
+        for (unsigned i = running; i < NI_TOGETHER; i++) /* begins now, or has not yet */
+            state[i] = _mm_setzero_si128();
+        for (unsigned i = 0; i < started; i++)
+            blocks[i] = lane_block(lanes[i], step, steps, AES_BLOCK);
+        running = started;
+#pragma GCC unroll 8
+        for (unsigned i = 0; i < NI_TOGETHER; i++)
+            state[i] = _mm_xor_si128(_mm_xor_si128(state[i], ni_load(blocks[i])), ni_load(keys[i]));
+        for (unsigned r = 1; r < rounds; r++)
+#pragma GCC unroll 8
+            for (unsigned i = 0; i < NI_TOGETHER; i++)
+                state[i] = _mm_aesenc_si128(state[i], ni_load(keys[i] + AES_BLOCK * r));
+#pragma GCC unroll 8
+        for (unsigned i = 0; i < NI_TOGETHER; i++)
+            state[i] = _mm_aesenclast_si128(state[i], ni_load(keys[i] + AES_BLOCK * rounds));
+    }
+    for (unsigned i = 0; i < count; i++)
+        ni_store(lanes[i]->result, state[i]);
+    wipe(state, sizeof state);
+}
+
 static const struct aes_core NI_CORE = {
-    "aes-ni", ni_substitute_word, ni_keep_round_key, ni_encrypt, ni_decrypt, ni_absorb,
+    "aes-ni", ni_substitute_word, ni_keep_round_key, ni_encrypt, ni_decrypt, ni_absorb, ni_run,
+    NI_TOGETHER,
 };
 
 static int processor_has_ni(void)

@@ -392,9 +392,4 @@ static void portable_absorb(const aes_key *key, uint8_t state[AES_BLOCK], const 
     }
 }
 
-static const struct aes_core PORTABLE = {
-    "portable", portable_substitute_word, portable_keep_round_key,
-    portable_encrypt, portable_decrypt, portable_absorb,
-};
-
 #endif

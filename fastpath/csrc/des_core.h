@@ -4,6 +4,7 @@
 
 #include "des.h"
 #include "des_tables.h"
+#include "lanes.h"
 #include "secret.h"
 
 /* A block between the initial and the final permutation, in the form its core likes. Both forms
@@ -24,6 +25,33 @@ struct des_core {
     /* 16 rounds and the last exchange of halves. */
     des_state (*rounds)(des_state state, const uint64_t *round_keys, int decrypt);
 };
+
+/* What is done with every lane, from a state of zeros. */
+enum des_work {
+    RETAIL, /* each block under the first key, then one turn back under the second and on again */
+    TRIPLE, /* each block under all three */
+    UNTRIPLE, /* the inverse; one block each */
+};
+
+/* One way to do everything on this processor: a core for one message, lanes for many. */
+struct des_path {
+    const char *name;
+    const struct des_core *core;
+    /* At most `width` lanes, those with the most blocks first. */
+    void (*run)(cipher_lane *const *lanes, unsigned count, enum des_work work);
+    unsigned width;
+    unsigned worth; /* messages of one length from which lanes are faster than the core */
+    int (*runs_here)(void);
+};
+
+/* Where in a half (0..31) P leaves the four outputs of each S-box. */
+static const uint8_t BOX_OUTPUTS[8][4] = {
+    {8, 16, 22, 30}, {12, 27, 1, 17}, {23, 15, 29, 5}, {25, 19, 9, 0},
+    {7, 13, 24, 2}, {3, 28, 10, 18}, {31, 11, 21, 6}, {4, 26, 14, 20},
+};
+
+/* Bit of a block (see `low_first`) that the initial permutation puts into place 0..63. */
+static uint8_t initial_source[64];
 
 /* Bit of the key (see `low_first`) that feeds input k of S-box i in round r. */
 static uint8_t key_bit[DES_ROUNDS][8][6];
@@ -50,7 +78,7 @@ static unsigned substitute(unsigned box, unsigned inputs)
     return S_BOXES[box][row][column];
 }
 
-static void fill_key_bits(void)
+static void fill_bits(void)
 {
     unsigned turned = 0;
     for (unsigned r = 0; r < DES_ROUNDS; r++) {
@@ -62,6 +90,8 @@ static void fill_key_bits(void)
             key_bit[r][n / 6][n % 6] = (uint8_t)low_first(source);
         }
     }
+    for (unsigned n = 0; n < 64; n++)
+        initial_source[FINAL_PERMUTATION[n] - 1] = (uint8_t)low_first(n + 1);
 }
 
 #endif

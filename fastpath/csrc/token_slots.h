@@ -10,6 +10,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DIGEST_LENGTH 12
@@ -33,6 +34,11 @@ static inline uint64_t high_first64(const uint8_t *from)
 static inline uint32_t high_first32(const uint8_t *from)
 {
     return (uint32_t)from[0] << 24 | (uint32_t)from[1] << 16 | (uint32_t)from[2] << 8 | from[3];
+}
+
+static inline const uint8_t *slot_digest(const token_slot *slot)
+{
+    return slot->digest;
 }
 
 static inline uint32_t slot_id(const token_slot *slot)
@@ -138,6 +144,130 @@ static inline int slots_hold(const token_slot *slots, uint64_t capacity, uint64_
         found++;
     }
     return found == count && run_start == total && slot_sum_end(&sum) == checksum;
+}
+
+/* What was added since the table was built: one writer at a time, readers at any time. An entry is
+ * seen when its id is, which is written last; areas that were outgrown stay until the end, for
+ * whoever still reads them. Digests are evenly spread, so that their first bits say where to look. */
+typedef struct additions_area {
+    struct additions_area *outgrown;
+    uint64_t room; /* a power of two */
+    token_slot slots[];
+} additions_area;
+
+typedef struct {
+    additions_area *area;
+    uint64_t count;
+} token_additions;
+
+#define ADDITIONS_FIRST_ROOM 64
+
+static inline additions_area *additions_area_new(uint64_t room, additions_area *outgrown)
+{
+    additions_area *area = calloc(1, sizeof *area + room * sizeof(token_slot));
+    if (area != NULL) {
+        area->room = room;
+        area->outgrown = outgrown;
+    }
+    return area;
+}
+
+static inline token_additions *additions_new(void)
+{
+    token_additions *additions = calloc(1, sizeof *additions);
+    if (additions == NULL)
+        return NULL;
+    additions->area = additions_area_new(ADDITIONS_FIRST_ROOM, NULL);
+    if (additions->area == NULL) {
+        free(additions);
+        return NULL;
+    }
+    return additions;
+}
+
+static inline void additions_free(token_additions *additions)
+{
+    if (additions == NULL)
+        return;
+    for (additions_area *area = additions->area; area != NULL;) {
+        additions_area *outgrown = area->outgrown;
+        free(area);
+        area = outgrown;
+    }
+    free(additions);
+}
+
+static inline uint64_t additions_count(const token_additions *additions)
+{
+    return additions->count;
+}
+
+/* An id as one word, so that it is seen whole or not at all. */
+static inline uint32_t *additions_id(const token_slot *slot)
+{
+    return (uint32_t *)(uintptr_t)slot->id; /* 12 bytes into a slot of 16: aligned */
+}
+
+/* The slot of `digest`, or the empty one where it would go. */
+static inline token_slot *additions_slot(additions_area *area, const uint8_t digest[DIGEST_LENGTH])
+{
+    uint64_t at = high_first64(digest) & (area->room - 1);
+    while (__atomic_load_n(additions_id(&area->slots[at]), __ATOMIC_ACQUIRE) != 0 &&
+           memcmp(area->slots[at].digest, digest, DIGEST_LENGTH) != 0)
+        at = (at + 1) & (area->room - 1);
+    return &area->slots[at];
+}
+
+static inline void additions_fill(token_slot *slot, const uint8_t digest[DIGEST_LENGTH],
+                                  uint32_t card_id)
+{
+    token_slot filled;
+    uint32_t id;
+    slot_fill(&filled, digest, card_id);
+    memcpy(&id, filled.id, sizeof id);
+    memcpy(slot->digest, digest, DIGEST_LENGTH);
+    __atomic_store_n(additions_id(slot), id, __ATOMIC_RELEASE);
+}
+
+/* Adds a digest that is not there yet. -1 without memory. */
+static inline int additions_put(token_additions *additions, const uint8_t digest[DIGEST_LENGTH],
+                                uint32_t card_id)
+{
+    additions_area *area = additions->area;
+    if (2 * additions->count >= area->room) {
+        additions_area *wider = additions_area_new(2 * area->room, area);
+        if (wider == NULL)
+            return -1;
+        for (uint64_t i = 0; i < area->room; i++)
+            if (slot_id(&area->slots[i]) != 0)
+                additions_fill(additions_slot(wider, area->slots[i].digest), area->slots[i].digest,
+                               slot_id(&area->slots[i]));
+        __atomic_store_n(&additions->area, wider, __ATOMIC_RELEASE);
+        area = wider;
+    }
+    additions_fill(additions_slot(area, digest), digest, card_id);
+    additions->count++;
+    return 0;
+}
+
+static inline uint32_t additions_find(const token_additions *additions,
+                                      const uint8_t digest[DIGEST_LENGTH])
+{
+    additions_area *area = __atomic_load_n(&additions->area, __ATOMIC_ACQUIRE);
+    token_slot *slot = additions_slot(area, digest);
+    return __atomic_load_n(additions_id(slot), __ATOMIC_ACQUIRE) == 0 ? 0 : slot_id(slot);
+}
+
+/* The additions one after the other: `place` begins with 0; NULL behind the last. */
+static inline const token_slot *additions_next(const token_additions *additions, uint64_t *place)
+{
+    additions_area *area = additions->area;
+    while (*place < area->room) {
+        const token_slot *slot = &area->slots[(*place)++];
+        if (slot_id(slot) != 0)
+            return slot;
+    }
+    return NULL;
 }
 
 #endif

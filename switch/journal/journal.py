@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ import trio
 
 from rules.cards import CardFacts
 from rules.ledger import Link
+from rules.money import Counts
 from switch.journal.connection import JournalConnection
 from switch.journal.rows import CardRow, link_from_row
 from switch.journal.server import (
@@ -24,7 +25,7 @@ from switch.journal.witness import Witness, missing_batch
 
 __all__ = ["BatchRejected", "HistoryQuery", "JournalDown", "JournalSession", "Outcome"]
 
-_APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 49)) + ")"
+_APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 52)) + ")"
 
 _READ_CARDS = """
 select c.card_id, c.programme_id, p.currency, c.expiry, c.pvv, c.code_digest, c.face_value_minor,
@@ -35,9 +36,18 @@ join programme p on p.programme_id = c.programme_id
 where c.card_id = any($1::bigint[])
 """
 
+# With each link whether the batch that it stands in was closed (the view `counted_link` says how).
 _LINK_COLUMNS = """
     l.card_id, l.version, l.request_key, l.operation, l.terminal_id, l.merchant_id, l.purse,
-    l.amount_minor, l.available_after, l.held_after, l.undoes, l.body
+    l.amount_minor, l.available_after, l.held_after, l.undoes, l.counts, l.counted_minor, l.body,
+    l.counts > 0 and exists (
+        select 1 from terminal_batch b
+        where b.terminal_id = l.terminal_id and (b.currency = '999') = (l.purse = 90)
+          and pg_visible_in_snapshot(l.xid, b.snapshot)
+          and (l.batch_number = '' or exists (
+              select 1 from terminal_batch e
+              where e.terminal_id = b.terminal_id and e.currency = b.currency
+                and e.place <= b.place and e.batch_number = l.batch_number))) as batch_closed
 """
 
 # Links by key (of any card: a key under another card is reported too), by transaction id, all that
@@ -78,6 +88,13 @@ STORE_ERRORS = (ConnectionLost, ServerError)
 """What a broken store can raise here."""
 NOT_SENT = (TypeError, ValueError, OverflowError)
 """What arguments raise that are not of their parameters' types, before anything is sent."""
+
+
+def _link(row: Mapping[str, Any]) -> Link:
+    link = link_from_row(row)
+    link.counts, link.counted_minor = Counts(row["counts"]), row["counted_minor"]
+    link.batch_closed = row["batch_closed"]
+    return link
 
 
 class JournalDown(Exception):
@@ -176,7 +193,7 @@ class JournalSession:
         nothing was done. Never to be cancelled: the caller shields it.
         """
         async with self._turn:
-            outcome = await self._append(arguments)
+            outcome = await self._append(_APPEND, arguments)
             if self._witness is not None and arguments[3] and outcome is not Outcome.STALE:
                 self._witness.note(arguments[0], arguments[1])
             return outcome
@@ -198,13 +215,18 @@ class JournalSession:
             if warned and not await self._barrier(connection):
                 raise JournalDown("ConnectionLost")
 
-    async def _append(self, arguments: tuple[Any, ...]) -> Outcome:
+    async def store(self, statement: str, arguments: tuple[Any, ...]) -> Outcome:
+        """The same for any other statement that meets itself and says so as `append_batch` does."""
+        async with self._turn:
+            return await self._append(statement, arguments)
+
+    async def _append(self, statement: str, arguments: tuple[Any, ...]) -> Outcome:
         in_doubt = False
         pause_s = 0.02
         while True:
             try:
                 connection = await self.connect()
-                outcome = Outcome(await connection.value(_APPEND, *arguments))
+                outcome = Outcome(await connection.value(statement, *arguments))
             except JournalDown:
                 if not in_doubt:
                     raise
@@ -288,7 +310,7 @@ class JournalSession:
             oldest_month,
             list(query.approval_codes),
         )
-        return sorted(map(link_from_row, rows), key=lambda link: (link.card_id, link.version))
+        return sorted(map(_link, rows), key=lambda link: (link.card_id, link.version))
 
     async def find_digests(self, digests: Sequence[bytes]) -> dict[bytes, int]:
         """Cards by the digest of their number, for those the token table does not know yet."""

@@ -43,6 +43,8 @@ class LinkBody(msgspec.Struct, array_like=True, gc=False):
     state_after: bytes
     consumed: tuple[LotMove, ...] = ()
     foreign_currency: str = ""
+    other_card_id: int = 0
+    other_version: int = 0
 
 
 class CardRow(msgspec.Struct, gc=False):
@@ -100,7 +102,7 @@ def batch_arguments(
         batch_id,
         posted_at,
         *_columns(card_rows, 13),
-        *_columns(links, 15),
+        *_columns(links, 18),
         *_columns(postings, 10),
         *_columns(refused, 7),
     )
@@ -118,7 +120,7 @@ CARD_COLUMNS = (
 LINK_COLUMNS = (
     *("card_id", "version", "prev_batch_id", "request_key", "operation", "response", "tx"),
     *("purse", "amount_minor", "available_after", "held_after", "undoes", "terminal_id"),
-    *("merchant_id", "body"),
+    *("merchant_id", "batch_number", "counts", "counted_minor", "body"),
 )
 POSTING_COLUMNS = (
     *("n", "leg", "card_id", "debit_kind", "debit_id", "credit_kind", "credit_id"),
@@ -171,6 +173,9 @@ def link_row(link: Link, previous_batch_id: int) -> tuple[Any, ...]:
         link.undoes,
         link.terminal_id,
         link.merchant_id,
+        link.batch_number,
+        link.counts,
+        link.counted_minor,
         link_body(link),
     )
 
@@ -189,6 +194,8 @@ def link_body(link: Link) -> bytes:
             link.state_after,
             link.consumed,
             link.foreign_currency,
+            link.other_card_id,
+            link.other_version,
         )
     )
 
@@ -234,4 +241,6 @@ def link_from_row(row: Mapping[str, Any]) -> Link:
         state_after=body.state_after,
         consumed=body.consumed,
         foreign_currency=body.foreign_currency,
+        other_card_id=body.other_card_id,
+        other_version=body.other_version,
     )

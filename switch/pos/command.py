@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +16,9 @@ from fastpath.codec import Message, decode
 from fastpath.errors import FormatError
 from fastpath.specs import DE
 from rules.identity import Pan
-from rules.money import POINTS_CURRENCY
+from rules.money import POINTS_CURRENCY, Counts
 from rules.responses import APPROVALS, Response
+from rules.settlement import Totals
 from switch.pos.demo import UsageError, load_demo
 from switch.pos.fields import parse_amount, read_private
 from switch.pos.keys import KeyUnusable, take_key, with_keys
@@ -26,15 +27,16 @@ from switch.pos.messages import (
     Order,
     Outgoing,
     build,
-    is_hold,
-    is_original,
     may_be_original,
     seal_message,
 )
+from switch.pos.originals import FINDERS, find_original
 from switch.pos.state import STAN_MAX, Sent, StateError, StateFile, TerminalState
+from switch.pos.tally import add_answer, parse_line, totals_of
 from switch.pos.text import MEANINGS, Style, as_json, reply_rows, request_rows, verdict
 from switch.pos.verbs import VERBS, Option, Verb
 from switch.pos.wire import NoAnswer, Reply, Wire
+from switch.wire.settling import TOTALS
 
 __all__ = ["add_parser", "run"]
 
@@ -58,7 +60,7 @@ UNSEALED_REFUSALS: Final = frozenset(
 )
 """What the switch says without a MAC to those it does not know: shown, but never believed."""
 
-_KEPT_CLASSES: Final = frozenset({"01", "02", "04"})
+_KEPT_CLASSES: Final = frozenset({"01", "02", "04", "05"})
 _OPTION_NAMES: Final = {Option.ORIGINAL_TX: "--or", Option.TO_CARD: "--to"}
 
 
@@ -92,6 +94,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--final-amount", metavar="AMOUNT", help="reverse only down to this amount (DE 95)")
     add("--bar", action="store_true", help="outcome: bar an unknown original for good (TB)")
     add("--key", choices=["mac", "pin"], help="key change: which key (default: mac)")
+    add("--batch", metavar="NUMBER", help="reconcile: default is the terminal's own open batch")
+    for line in ("debits", "debit-reversals", "credits", "credit-reversals"):
+        add(f"--{line}", metavar="N:AMOUNT", help="reconcile: instead of the terminal's own totals")
+    add("--date", metavar="MMDD", help="cutover: the business date that begins; default: today")
     add("--timeout", type=float, default=10.0, metavar="SECONDS", help="default: 10")
     add("--json", action="store_true", help="request and reply by DE numbers")
     parser.set_defaults(run=run)
@@ -163,17 +169,31 @@ class _Exchange:
         sign_on = None
         with self.state_file.locked() as state:
             self.terminal = with_keys(self.terminal, state.keys)
-            original = _find_original(self.verb, self.args, state)
+            original = find_original(self.verb, self.args, state)
             order = _order(self.args, self.verb, self._currency(original))
-            if self.terminal.network and not self.spec.network_code:
+            if self.verb is Verb.RECONCILE:
+                order = self._with_totals(order, state)
+            if self.terminal.network and (not self.spec.network_code or self.verb is Verb.CUT_OVER):
                 sign_on = self._build(Order(verb=Verb.SIGN_ON), state.next_stan(), now)
             if self.verb is Verb.REPEAT:
                 return sign_on, self._build(order, 0, now, original)  # under its first STAN
-            own_stan = None if self.verb in _FINDERS else self.args.stan
+            own_stan = None if self.verb in FINDERS else self.args.stan
             message = self._build(order, own_stan or state.next_stan(), now, original)
             if message.mti[:2] in _KEPT_CLASSES:
                 state.record(message.mti, message.fields)
         return sign_on, message
+
+    def _with_totals(self, order: Order, state: TerminalState) -> Order:
+        """The totals on the command line if any stand there, else what the terminal has counted."""
+        currency = self.demo.currency
+        lines = {
+            side: parse_line(text, f"--{side.name.lower().replace('_', '-')}s", currency)
+            for side, text in _given_lines(self.args).items()
+        }
+        own = all(text is None for text in _given_lines(self.args).values())
+        totals = Totals(*state.totals) if own else totals_of(lines)
+        number = self.args.batch or f"{state.batch_number:06d}"
+        return dataclasses.replace(order, totals=totals, batch_number=number)
 
     def _currency(self, original: Sent | None) -> str:
         """The currency in which the amounts on the command line are meant."""
@@ -202,13 +222,21 @@ class _Exchange:
         if message.mti[:2] not in _KEPT_CLASSES:
             return
         answer = reply.message
+        private = read_private(answer.get(DE.PRIVATE) or "")
+        amount = answer.get(DE.AMOUNT) or ""
         with self.state_file.locked() as state:
-            state.answered(
+            sent = state.answered(
                 int(message.stan),
                 response=reply.response,
-                tx=read_private(answer.get(DE.PRIVATE) or "").get("TX", ""),
-                approved_amount=answer.get(DE.AMOUNT) or "",
+                tx=private.get("TX", ""),
+                approved_amount=amount,
             )
+            if sent is None:
+                return
+            if sent.mti.startswith("05"):
+                _close_batch(state, sent)
+            else:
+                add_answer(state, sent, private, amount, self.demo.currency)
 
     def _take_key(self, reply: Reply) -> int:
         """The new key is in force from the next message on, when it is kept and not before."""
@@ -274,6 +302,22 @@ class _Exchange:
         print(json.dumps(shown, indent=2))
 
 
+def _given_lines(args: argparse.Namespace) -> dict[Counts, str | None]:
+    return {
+        Counts.DEBIT: args.debits,
+        Counts.DEBIT_REVERSAL: args.debit_reversals,
+        Counts.CREDIT: args.credits,
+        Counts.CREDIT_REVERSAL: args.credit_reversals,
+    }
+
+
+def _close_batch(state: TerminalState, sent: Sent) -> None:
+    """Begin the next batch when the terminal's own was closed, once."""
+    number = read_private(sent.fields[DE.PRIVATE])["BN"]
+    if sent.response == Response.APPROVED and number == f"{state.batch_number:06d}":
+        state.close_batch(list(map(int, (sent.fields[de] for de in TOTALS))))
+
+
 def _granted(reply: Reply) -> bool:
     return bool(reply.mac_right) and reply.response in APPROVALS
 
@@ -318,6 +362,7 @@ def _order(args: argparse.Namespace, verb: Verb, currency: str) -> Order:
         final_amount_minor=_amount(args.final_amount, "--final-amount", currency),
         bar_unknown=args.bar,
         key=args.key,
+        date=_matching(args.date, r"(0[1-9]|1[0-2])[0-3][0-9]", "--date must be MMDD"),
     )
 
 
@@ -340,33 +385,3 @@ def _amount(text: str | None, option: str, currency: str) -> int | None:
         return parse_amount(text, currency)
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from None
-
-
-# What an order refers to
-
-_FINDERS: Final[dict[Verb, Callable[[Sent], bool]]] = {
-    Verb.REVERSE: is_original,
-    Verb.OUTCOME: is_original,
-    Verb.COMPLETE: is_hold,
-    Verb.REPEAT: lambda sent: True,
-}
-"""Verbs that refer to an earlier message of the terminal, and which ones they may mean."""
-
-
-def _find_original(verb: Verb, args: argparse.Namespace, state: TerminalState) -> Sent | None:
-    """The earlier message that is meant: by its STAN or TX, else the last one (on that card)."""
-    may_be_meant = _FINDERS.get(verb)
-    if may_be_meant is None:
-        return None
-
-    def wanted(sent: Sent) -> bool:
-        if args.card is not None and sent.fields[DE.PAN] != args.card:
-            return False
-        if args.original_tx is not None and sent.tx != args.original_tx:
-            return False
-        return may_be_meant(sent)
-
-    original = state.find(args.stan, wanted)
-    if original is None and args.stan is not None:
-        raise UsageError(f"this terminal remembers no such message with STAN {args.stan:06d}")
-    return original

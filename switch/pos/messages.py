@@ -16,10 +16,12 @@ from fastpath.pinblock import encode_format0, encode_format4
 from fastpath.specs import DE
 from rules.identity import Pan
 from rules.money import POINTS_CURRENCY
+from rules.settlement import NO_TOTALS, Totals
 from switch.pos.demo import PosTerminal, UsageError
 from switch.pos.state import Sent
 from switch.pos.verbs import VERBS, Verb
 from switch.wire.private import build_private, parse_private
+from switch.wire.settling import total_fields
 
 __all__ = [
     "EntryMode",
@@ -67,6 +69,10 @@ class Order:
     bar_unknown: bool = False
     key: str | None = None
     """Key change: "mac" (also where it is None) or "pin"."""
+    totals: Totals = NO_TOTALS
+    batch_number: str = ""
+    date: str | None = None
+    """MMDD, the business date that begins; None: the terminal's own day."""
 
 
 class Outgoing(NamedTuple):
@@ -133,6 +139,8 @@ def build(
     if spec.network_code:
         fields[DE.NETWORK_CODE] = spec.network_code
         _add_private(fields, {"KU": order.key.upper() if order.key else None})
+        if order.verb is Verb.CUT_OVER:
+            fields[DE.SETTLEMENT_DATE] = order.date or str(fields[DE.LOCAL_DATE])
     else:
         fill = _FILLERS.get(order.verb, _fill_card)
         fill(fields, order, terminal, currency, original)
@@ -246,6 +254,21 @@ def _fill_outcome(
     _add_private(fields, {"TB": "1" if order.bar_unknown else None})
 
 
+def _fill_reconciliation(
+    fields: dict[int, Value],
+    order: Order,
+    terminal: PosTerminal,
+    currency: str,
+    original: Sent | None,
+) -> None:
+    """A 0500: the totals of a batch, its number, the terminal's day."""
+    totals = order.totals
+    fields[DE.SETTLEMENT_DATE] = str(fields[DE.LOCAL_DATE])
+    fields[DE.SETTLEMENT_CURRENCY] = currency
+    fields.update(total_fields(totals))
+    _add_private(fields, {"BN": order.batch_number})
+
+
 def _repeat(
     order: Order, terminal: PosTerminal, now: datetime.datetime, original: Sent | None
 ) -> Outgoing:
@@ -273,6 +296,7 @@ _FILLERS: Final[dict[Verb, _Filler]] = {
     Verb.COMPLETE: _fill_completion,
     Verb.REVERSE: _fill_reversal,
     Verb.OUTCOME: _fill_outcome,
+    Verb.RECONCILE: _fill_reconciliation,
 }
 
 _OF_THE_ORIGINAL: Final = (

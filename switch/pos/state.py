@@ -35,7 +35,8 @@ class StateError(RuntimeError):
 class Sent(msgspec.Struct):
     """A message as it was first sent (text fields by DE number), and what is known of its answer.
 
-    `pin_block` is DE 52 in hex. `approved_amount` is DE 4 of the answer.
+    `pin_block` is DE 52 in hex. `approved_amount` is DE 4 of the answer. `counted`: it is in the
+    totals, and `left_minor` of it has been neither returned nor reversed.
     """
 
     mti: str
@@ -44,6 +45,8 @@ class Sent(msgspec.Struct):
     response: str = ""
     tx: str = ""
     approved_amount: str = ""
+    counted: bool = False
+    left_minor: int = 0
 
     def __repr__(self) -> str:
         return f"<Sent {self.mti} {sorted(self.fields)}>"
@@ -67,11 +70,14 @@ class TerminalState(msgspec.Struct):
     """All that a terminal remembers; `messages` in the order of sending.
 
     `keys` has the keys in force by usage ("mac", "pin") where they are not those of demo.json.
+    `totals` of the open batch are in the order of DE 74 to 77 and 86 to 89.
     """
 
     last_stan: int = 0
     messages: list[Sent] = []
     keys: dict[str, HeldKey] = {}
+    batch_number: int = 1
+    totals: list[int] = msgspec.field(default_factory=lambda: [0] * 8)
 
     def next_stan(self) -> int:
         """Draw the next STAN: 1 to 999999, then 1 again."""
@@ -88,13 +94,21 @@ class TerminalState(msgspec.Struct):
         kept = [earlier for earlier in self.messages if earlier.stan != sent.stan]
         self.messages = [*kept[1 - MESSAGES_MAX :], sent]
 
-    def answered(self, stan: int, *, response: str, tx: str, approved_amount: str) -> None:
+    def answered(self, stan: int, *, response: str, tx: str, approved_amount: str) -> Sent | None:
         """Add what the answer to this STAN said. A repeat's answer stands for its original's."""
         sent = self.find(stan, lambda sent: True)
         if sent is not None:
             sent.response = response
             sent.tx = tx or sent.tx
             sent.approved_amount = approved_amount or sent.approved_amount
+        return sent
+
+    def close_batch(self, claimed: list[int]) -> None:
+        """The batch is closed with these totals: what was counted meanwhile is in the next one."""
+        self.totals = [have - said for have, said in zip(self.totals, claimed, strict=True)]
+        if min(self.totals) < 0:  # it was closed with totals given by hand
+            self.totals = [0] * 8
+        self.batch_number += 1
 
     def find(self, stan: int | None, wanted: Callable[[Sent], bool]) -> Sent | None:
         """The message with this STAN, or the last one, among those that are wanted."""

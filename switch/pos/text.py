@@ -59,6 +59,14 @@ _PURSES: Final = {"80": "food voucher", "90": "points"}
 _BALANCE_LABELS: Final = {"60": "E-cash", "80": "Voucher", "90": "Points"}
 _AMOUNT_KINDS: Final = {"01": "balance", "02": "available"}
 
+LINES: Final = (
+    ("debits", DE.DEBITS_NUMBER, DE.DEBITS_AMOUNT),
+    ("debit reversals", DE.DEBITS_REVERSAL_NUMBER, DE.DEBITS_REVERSAL_AMOUNT),
+    ("credits", DE.CREDITS_NUMBER, DE.CREDITS_AMOUNT),
+    ("credit reversals", DE.CREDITS_REVERSAL_NUMBER, DE.CREDITS_REVERSAL_AMOUNT),
+)
+"""The four lines of a reconciliation: words, the number's data element, the amount's."""
+
 _PRIVATE_ROWS: Final = (
     ("WY", "Rule"),
     ("RT", "Resets"),
@@ -130,6 +138,11 @@ def request_rows(request: Message, currency: str) -> list[Row]:
         rows.append(("Original", f"{original[:4]}, STAN {original[4:10]}"))
     if "OR" in private:
         rows.append(("Original", f"TX {private['OR']}"))
+    rows += _total_rows(request, currency)
+    if "BN" in private:
+        rows.append(("Batch", private["BN"]))
+    if date := request.get(DE.SETTLEMENT_DATE):
+        rows.append(("Business date", f"{date[:2]}-{date[2:]}"))
     if "RE" in private:
         rows.append(("Reason", private["RE"]))
     rows.append(("STAN", request.get(DE.STAN) or ""))
@@ -140,7 +153,7 @@ def reply_rows(request: Message, reply: Message, currency: str) -> list[Row]:
     """What a person wants to see of an answer, besides the verdict."""
     currency = reply.get(DE.CURRENCY) or request.get(DE.CURRENCY) or currency
     private = read_private(reply.get(DE.PRIVATE) or "")
-    rows = []
+    rows = _total_rows(reply, currency, request)
     asked, granted = request.amount(DE.AMOUNT), reply.amount(DE.AMOUNT)
     if "RQ" in private and private["RQ"].isdigit():
         asked = int(private["RQ"])
@@ -168,6 +181,25 @@ def reply_rows(request: Message, reply: Message, currency: str) -> list[Row]:
         kind = _AMOUNT_KINDS.get(balance.kind, balance.kind)
         rows.append((f"{purse} {kind}", format_amount(balance.amount_minor, balance.currency)))
     return rows
+
+
+def _total_rows(message: Message, currency: str, own: Message | None = None) -> list[Row]:
+    """The four lines of a reconciliation, with the terminal's own where they differ."""
+    rows = []
+    currency = message.get(DE.SETTLEMENT_CURRENCY) or currency
+    for words, number, amount in LINES:
+        if message.get(number) is None:
+            continue
+        text = _line(message, number, amount, currency)
+        if own is not None and _line(own, number, amount, currency) != text:
+            text += f" (own: {_line(own, number, amount, currency)})"
+        rows.append((words.capitalize(), text))
+    return rows
+
+
+def _line(message: Message, number: int, amount: int, currency: str) -> str:
+    count, amount_minor = message.get(number) or "0", message.get(amount) or "0"
+    return f"{int(count)}, {format_amount(int(amount_minor), currency)}"
 
 
 def _purse_of(processing_code: str) -> str:

@@ -31,6 +31,8 @@ class Verb(enum.StrEnum):
     REVERSE = "reverse"
     OUTCOME = "outcome"
     REPEAT = "repeat"
+    RECONCILE = "reconcile"
+    CUT_OVER = "cutover"
 
 
 class Option(enum.Enum):
@@ -50,6 +52,12 @@ class Option(enum.Enum):
     FINAL_AMOUNT = "final_amount"
     BAR = "bar"
     KEY = "key"
+    BATCH = "batch"
+    DEBITS = "debits"
+    DEBIT_REVERSALS = "debit_reversals"
+    CREDITS = "credits"
+    CREDIT_REVERSALS = "credit_reversals"
+    DATE = "date"
 
 
 class VerbSpec(NamedTuple):
@@ -118,5 +126,16 @@ VERBS: Final[dict[Verb, VerbSpec]] = {
     ),
     Verb.REVERSE: VerbSpec("Reverse", "0400", takes=_CARD | {Option.REASON, Option.FINAL_AMOUNT}),
     Verb.OUTCOME: VerbSpec("Outcome query", "0600", takes=_CARD | {Option.BAR}),
+    Verb.RECONCILE: VerbSpec(
+        "Reconciliation",
+        "0500",
+        takes=frozenset(
+            {
+                *(Option.BATCH, Option.DEBITS, Option.DEBIT_REVERSALS, Option.CREDITS),
+                Option.CREDIT_REVERSALS,
+            }
+        ),
+    ),
+    Verb.CUT_OVER: VerbSpec("Cut-over", "0800", network_code="201", takes=frozenset({Option.DATE})),
     Verb.REPEAT: VerbSpec("Repeat", "", takes=frozenset({Option.PIN, Option.CODE})),
 }

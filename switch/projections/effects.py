@@ -13,6 +13,7 @@ import msgspec
 from rules.cards import Hold
 from rules.ledger import AccountKind
 from rules.money import Purse
+from rules.requests import Operation
 from rules.responses import Rule
 from switch.journal.rows import LinkBody
 from switch.projections.reading import Entry
@@ -32,9 +33,17 @@ class ItemKind(enum.IntEnum):
     LATE = 1
     SUSPENSE = 2
     SHORTFALL = 3
+    UPLOAD = 4
+    """An item of an upload has another amount than what was posted."""
+    MISSING = 5
+    """Posted, and not in its batch's upload; found at the close, not in the journal."""
 
 
 _OWED = {AccountKind.SUSPENSE: ItemKind.SUSPENSE, AccountKind.SHORTFALL: ItemKind.SHORTFALL}
+_KINDS = {
+    (Operation.REVERSAL, Rule.LATE): ItemKind.LATE,
+    (Operation.UPLOAD, Rule.AMOUNT): ItemKind.UPLOAD,
+}
 _OF_MERCHANTS = frozenset({AccountKind.MERCHANT, AccountKind.SHORTFALL, AccountKind.SUSPENSE})
 
 
@@ -148,12 +157,13 @@ def fold(
             raise ProjectionFault(
                 f"card {card_id}, link {link['version']}: {type(error).__name__}"
             ) from None
-        if body.answer.rule is Rule.LATE:
+        kind = _KINDS.get((link["operation"], body.answer.rule))
+        if kind is not None:
             programme_id = programme_of(card_id)
             currency = Purse(link["purse"]).currency(currencies[programme_id])
             amount_minor = body.requested_minor
             effects.items.append(
-                _item(ItemKind.LATE, link, body, link["merchant_id"], currency, amount_minor)
+                _item(kind, link, body, link["merchant_id"], currency, amount_minor)
             )
         last[card_id] = (link, body)
     for card_id, (link, body) in last.items():
@@ -173,9 +183,7 @@ def _add_postings(
     to_card_minor = 0
     owed: dict[tuple[ItemKind, int, str], int] = {}
     for posting in postings:
-        _, _, _, _, _, debit_kind, debit_id, credit_kind, credit_id, amount, purse, currency = (
-            posting
-        )
+        debit_kind, debit_id, credit_kind, credit_id, amount, purse, currency = posting[5:12]
         for column, kind, account_id in ((0, debit_kind, debit_id), (1, credit_kind, credit_id)):
             if kind == AccountKind.CARD:
                 table, owner = effects.programmes, programme_of(account_id)
@@ -194,9 +202,20 @@ def _add_postings(
         if item_kind is not None:
             key = (item_kind, debit_id, currency)
             owed[key] = owed.get(key, 0) + amount
+    if link["operation"] == Operation.UPLOAD:
+        _add_uploaded(effects, link, body, postings)
+        return to_card_minor
     for (item_kind, merchant_id, currency), amount in owed.items():
         effects.items.append(_item(item_kind, link, body, merchant_id, currency, amount))
     return to_card_minor
+
+
+def _add_uploaded(effects: Effects, link: Any, body: LinkBody, postings: Iterable[Any]) -> None:
+    """An item that was not posted stands in suspense, on either side of it."""
+    for posting in postings:
+        kind = ItemKind.SUSPENSE
+        item = _item(kind, link, body, link["merchant_id"], posting[11], posting[9])
+        effects.items.append(item)
 
 
 def _add_moves(

@@ -20,10 +20,17 @@ _ITEMS = """
 select i.kind, i.rule, i.tx, i.operation, i.card_id, i.version, i.merchant_id,
        trim(m.code) as merchant, i.terminal_id, trim(t.code) as terminal, i.purse, i.currency,
        i.amount_minor, i.posted_at, now() as now
-from open_item i
+from (
+    select card_id, version, kind, rule, tx, operation, merchant_id, terminal_id, purse, currency,
+           amount_minor, posted_at
+    from open_item where cleared_at is null
+    union all
+    select m.card_id, m.version, 5, 'TOTALS', l.tx, l.operation, l.merchant_id, l.terminal_id,
+           l.purse, m.currency, m.counted_minor, m.closed_at
+    from missing_item m join link l on l.card_id = m.card_id and l.version = m.version
+    where m.cleared_at is null) i
 left join merchant m on m.merchant_id = i.merchant_id
 left join terminal t on t.terminal_id = i.terminal_id
-where i.cleared_at is null
 order by i.posted_at, i.card_id, i.version, i.kind
 """
 

@@ -7,8 +7,9 @@ transaction. Whatever dies in between, the next step begins where the position s
 from __future__ import annotations
 
 import contextlib
+import datetime
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import trio
@@ -28,7 +29,7 @@ from switch.projections.reading import (
 from switch.projections.sealing import Sealer, last_block, write_blocks
 from switch.projections.writing import write_effects
 
-__all__ = ["STEP_LINKS_MAX", "JournalBehind", "Overtaken", "run_projector", "step"]
+__all__ = ["STEP_LINKS_MAX", "JournalBehind", "Overtaken", "programmes_of", "run_projector", "step"]
 
 STEP_LINKS_MAX = 2_000
 _PERIOD_S = 0.2
@@ -60,15 +61,21 @@ class Overtaken(Exception):
 
 
 async def step(
-    raw: Any, sealer: Sealer | None, *, limit: int = STEP_LINKS_MAX, until: Position = END
+    raw: Any,
+    sealer: Sealer | None,
+    *,
+    limit: int = STEP_LINKS_MAX,
+    until: Position = END,
+    through: datetime.date = datetime.date.min,
 ) -> int:
     """One step; how many links it took. On the asyncio side: one crossing.
 
-    Without a sealer no digests are made: for projections that are made anew.
+    Without a sealer no digests are made: for projections that are made anew. Links of months up to
+    `through` are left out.
     """
     row = await raw.fetchrow(_POSITION)
     after = position_of(row)
-    entries = await read_entries(raw, after, limit, until=until)
+    entries = await read_entries(raw, after, limit, until=until, through=through)
     if not entries:
         if after != START and await raw.fetchval(_NEXT_XID) <= after.xid:
             raise JournalBehind(f"next transaction number is not above {after.xid}")
@@ -77,7 +84,7 @@ async def step(
         row["programme_id"]: row["currency"]
         for row in await raw.fetch("select programme_id, currency from programme")
     }
-    effects = fold(entries, await _programmes(raw, entries, currencies), currencies)
+    effects = fold(entries, await programmes_of(raw, entries, currencies), currencies)
     last = entries[-1].link
     moved = (*position_of(last), effects.links, effects.postings, last["posted_at"], *after)
     async with raw.transaction():
@@ -90,8 +97,8 @@ async def step(
     return len(entries)
 
 
-async def _programmes(
-    raw: Any, entries: Iterable[Entry], currencies: dict[int, str]
+async def programmes_of(
+    raw: Any, entries: Iterable[Entry], currencies: Mapping[int, str]
 ) -> Callable[[int], int]:
     """To which programme a card belongs. Most installations have but one."""
     if len(currencies) == 1:

@@ -7,13 +7,16 @@ all there: whatever began earlier has ended. So the reader takes what is below i
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 __all__ = [
     "END",
     "LINK_COLUMNS",
+    "LINK_IMAGE",
     "POSTING_COLUMNS",
+    "POSTING_IMAGE",
     "READER_SETTINGS",
     "START",
     "Entry",
@@ -26,8 +29,8 @@ __all__ = [
 
 LINK_COLUMNS = """
     month, batch_id, n, card_id, version, prev_batch_id, request_key, operation, response, tx,
-    purse, amount_minor, available_after, held_after, undoes, terminal_id, merchant_id, posted_at,
-    xid, body
+    purse, amount_minor, available_after, held_after, undoes, terminal_id, merchant_id,
+    batch_number, counts, counted_minor, posted_at, xid, body
 """
 """All that a link says, in the order in which digests are made of it: never to be changed. What is
 added to the table later goes into a new format of the digest."""
@@ -37,20 +40,25 @@ POSTING_COLUMNS = """
     purse, currency
 """
 
+LINK_IMAGE = f"record_send(row({LINK_COLUMNS}))"
+POSTING_IMAGE = f"record_send(row({POSTING_COLUMNS}))"
+"""A row as the bytes that digests are made of: Postgres' binary form, in which every value says its
+own type and length and has one form only. `switch.projections.images` makes the same bytes."""
+
 READER_SETTINGS = "set enable_sort = off; set enable_bitmapscan = off; set enable_seqscan = off"
 """For the reader's session: the index by xid gives the order. A plan that sorts would sort all
 that is left of the journal for each step of a long way."""
 
 _LINKS = f"""
-select {LINK_COLUMNS} from link
+select {LINK_COLUMNS}, {LINK_IMAGE} as image from link
 where (xid, batch_id, n) > ($1, $2, $3) and xid < pg_snapshot_xmin(pg_current_snapshot())
-  and (xid, batch_id, n) <= ($4, $5, $6)
+  and (xid, batch_id, n) <= ($4, $5, $6) and month > $8
 order by xid, batch_id, n, card_id
 limit $7
 """  # noqa: S608 -- constants of this file
 
 _POSTINGS = f"""
-select {POSTING_COLUMNS} from posting
+select {POSTING_COLUMNS}, {POSTING_IMAGE} as image from posting
 where month between $1 and $2 and batch_id = any($3::bigint[])
 order by batch_id, n, leg, card_id
 """  # noqa: S608 -- constants of this file
@@ -81,13 +89,19 @@ def position_of(row: Any) -> Position:
 
 
 async def read_entries(
-    raw: Any, after: Position, limit: int, *, until: Position = END
+    raw: Any,
+    after: Position,
+    limit: int,
+    *,
+    until: Position = END,
+    through: datetime.date = datetime.date.min,
 ) -> list[Entry]:
     """The next links after a position, at most `limit`, none behind `until`. On the asyncio side.
 
-    They are committed, and nothing that stands between them can come any more.
+    Those of months up to `through` are left out. They are committed, and nothing that stands
+    between them can come any more.
     """
-    links = await raw.fetch(_LINKS, *after, *until, limit)
+    links = await raw.fetch(_LINKS, *after, *until, limit, through)
     return await with_postings(raw, links)
 
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+import datetime
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import trio
 
+from switch.archive.files import ARCHIVE_DIRECTORY, ArchiveBroken, all_entries, read_manifests
 from switch.data_access import CannotRun, database_url, on_database, say
 from switch.journal.bridge import STORE_ERRORS, Connection
-from switch.projections.effects import ProjectionFault
-from switch.projections.projector import JournalBehind, step
-from switch.projections.reading import READER_SETTINGS, START, Position, position_of
-from switch.projections.writing import TABLES
+from switch.projections.effects import ProjectionFault, fold
+from switch.projections.projector import JournalBehind, programmes_of, step
+from switch.projections.reading import READER_SETTINGS, START, Entry, Position, position_of
+from switch.projections.writing import TABLES, write_effects
 from switch.verify.report import Progress
 
 __all__ = ["Comparison", "rebuild", "run_rebuild"]
@@ -53,11 +57,20 @@ class Comparison:
         return not self.wrong and not self.lacking
 
 
+Archived = Callable[[], Iterator[Entry]]
+"""The links of the archive's files, in the order of their commits."""
+
+
 async def rebuild(
-    url: str, *, replace: bool = False, progress: Callable[[int, int], None] = lambda _n, _all: None
+    url: str,
+    *,
+    replace: bool = False,
+    archived: Archived | None = None,
+    progress: Callable[[int, int], None] = lambda _n, _all: None,
 ) -> tuple[int, list[Comparison]]:
     """Make all projections anew: how many links, and how they compare.
 
+    Where months were archived it begins with their openings, or with the links in `archived`.
     `replace` puts what was made in the place of what was there. Needs the owner's rights.
     STORE_ERRORS, ProjectionFault, JournalBehind; then nothing was replaced.
     """
@@ -68,12 +81,19 @@ async def rebuild(
         await shadow.script(f"set search_path = {_SCHEMA}, public; {READER_SETTINGS}")
         await live.script(_NO_TIME_OUT)
         row = (await live.rows(_LIVE))[0]
-        await _catch_up(shadow, position_of(row), lambda n: progress(n, row["links"]))
+        through = await live.value("select archived_through()")
+        if through > datetime.date.min:
+            await _begin_with_archived(shadow, archived)
+        await _catch_up(shadow, position_of(row), through, lambda n: progress(n, row["links"]))
 
         # From here on the live projections stand still: their position is locked.
         await live.script("begin")
         row = (await live.rows(f"{_LIVE} for update"))[0]
-        links = await _catch_up(shadow, position_of(row), lambda n: progress(n, row["links"]))
+        if await live.value("select archived_through()") != through:
+            raise JournalBehind("months were archived meanwhile; try again")
+        links = await _catch_up(
+            shadow, position_of(row), through, lambda n: progress(n, row["links"])
+        )
         await live.script(_WHOLE)
         compared = [await _compare(live, table) for table in TABLES]
         counted = (await live.rows(f"{_LIVE.replace('public', _SCHEMA)}"))[0]
@@ -102,11 +122,49 @@ def _make_shadow() -> str:
     )
 
 
-async def _catch_up(shadow: Connection, until: Position, tell: Callable[[int], None]) -> int:
+async def _begin_with_archived(shadow: Connection, archived: Archived | None) -> None:
+    """What months that are in the tables no more left: their openings, or their links again."""
+    data = await shadow.value("select manifest from archive_cut order by number desc limit 1")
+    counts = msgspec.json.decode(data, type=_Counts)
+
+    async def openings(raw: Any) -> None:
+        for table, names in TABLES.items():
+            if await raw.fetchval("select to_regclass($1)", f"opening.{table}"):
+                columns = ", ".join(names)
+                await raw.execute(
+                    f"insert into {table} ({columns}) select {columns} from opening.{table}"  # noqa: S608
+                )
+
+    async def links(raw: Any) -> None:
+        assert archived is not None
+        rows = await raw.fetch("select programme_id, currency from programme")
+        currencies = {row["programme_id"]: row["currency"] for row in rows}
+        waiting = archived()
+        while page := list(itertools.islice(waiting, _STEP_LINKS)):
+            programmes = await programmes_of(raw, page, currencies)
+            async with raw.transaction():
+                await write_effects(raw, fold(page, programmes, currencies))
+
+    await shadow.unit(openings if archived is None else links)
+    await shadow.rows(
+        "update projection_position set links = $1, postings = $2", counts.links, counts.postings
+    )
+
+
+class _Counts(msgspec.Struct):
+    """Of a manifest."""
+
+    links: int
+    postings: int
+
+
+async def _catch_up(
+    shadow: Connection, until: Position, through: datetime.date, tell: Callable[[int], None]
+) -> int:
     """Steps until the place is reached; the links there are up to it."""
 
     async def one(raw: Any) -> int:
-        return await step(raw, None, limit=_STEP_LINKS, until=until)
+        return await step(raw, None, limit=_STEP_LINKS, until=until, through=through)
 
     while until != START:
         if await shadow.unit(one) == 0:
@@ -164,6 +222,14 @@ def _replace() -> str:
     return "; ".join(moved)
 
 
+def _archived(arguments: argparse.Namespace) -> Archived | None:
+    directory = arguments.archive or arguments.data / ARCHIVE_DIRECTORY
+    manifests = [manifest for manifest, _ in read_manifests(directory)]
+    if not manifests:
+        return None
+    return lambda: (entry for _, entry in all_entries(directory, manifests))
+
+
 def run_rebuild(arguments: argparse.Namespace) -> int:
     """Rebuild, print, and replace where wanted; the exit code."""
     progress = Progress()
@@ -174,9 +240,11 @@ def run_rebuild(arguments: argparse.Namespace) -> int:
     try:
         url = database_url(arguments)
         links, compared = on_database(
-            lambda: rebuild(url, replace=arguments.replace, progress=tell)
+            lambda: rebuild(
+                url, replace=arguments.replace, archived=_archived(arguments), progress=tell
+            )
         )
-    except (CannotRun, ProjectionFault, JournalBehind) as fault:
+    except (ArchiveBroken, CannotRun, ProjectionFault, JournalBehind) as fault:
         progress.clear()
         say(str(fault))
         return 2

@@ -1,83 +1,201 @@
 """The checks that Postgres makes of the whole journal at once.
 
 They share no code with what writes the journal: links and postings are judged by what they say
-themselves.
+themselves. Each is one pass over a table, with sorts and hashes that go to disk beyond `work_mem`,
+so that memory does not grow with the journal.
 """
 
 from __future__ import annotations
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "PASSES", "WINDOWS"]
 
-# Each check returns its first broken place as one row (card_id, version, what), or none.
-CHECKS: dict[str, str] = {
-    "a card's versions count up from 1 without a gap": """
-        select card_id, version::bigint, 'the link before it is missing' as what from (
-            select card_id, version,
-                   row_number() over (partition by card_id order by version) as place
-            from link) as numbered
-        where version <> place order by card_id, version limit 1""",
-    "each link names the batch of the link before it": """
-        select card_id, version::bigint, 'its predecessor was written by another batch' as what
+CHECKS = (
+    "a card's versions count up from 1 without a gap",
+    "each link names the batch of the link before it",
+    "each link's available amount is the one before it plus its effect",
+    "a link's postings are what it changed of the card's value",
+    "each posting belongs to a link",
+    "a card's row is the state after its last link",
+    "a card's amounts are the sums of its postings",
+    "a key has one effect on a card",
+    "each batch leaves nothing between two cards",
+    "a link counts what it moved on its merchant's account",
+    "a closed batch's totals are the sums of its links",
+)
+
+# Where months were archived, their openings stand in front of the links: of each purse one row that
+# looks like a link and is not judged.
+_LINKS = """
+    select card_id, version, batch_id, n, month, prev_batch_id, purse, amount_minor,
+           available_after, held_after, counts, counted_minor, false as opening
+    from link where month > $1
+    union all
+    select c.card_id, c.version, c.batch_id, 0::smallint, null, 0, p.purse, 0, p.available, p.held,
+           0::smallint, 0, true
+    from opening.chain c join opening.card_head h using (card_id)
+    cross join lateral (values (60::smallint, h.ecash_available, h.ecash_held),
+                               (80::smallint, h.voucher_available, h.voucher_held),
+                               (90::smallint, h.points_available, h.points_held))
+        as p (purse, available, held)
+"""
+_EFFECTS = """
+    select month, batch_id, n, card_id,
+           sum(case when credit_kind = 1 and credit_id = card_id then amount_minor else 0 end)
+         - sum(case when debit_kind = 1 and debit_id = card_id then amount_minor else 0 end)
+           as effect,
+           sum(case when credit_kind = 2 then amount_minor else 0 end)
+         - sum(case when debit_kind = 2 then amount_minor else 0 end) as to_merchant
+    from posting where month > $1 group by month, batch_id, n, card_id
+"""
+
+# Each pass: the checks it makes, and a query of broken places (number of the check, card_id,
+# version, what). Orphaned postings come in as rows without a version, behind all links.
+PASSES: tuple[tuple[tuple[int, ...], str], ...] = (
+    (
+        (0, 1, 2, 3, 4, 9),
+        f"""
+        select c.number, s.card_id, coalesce(s.version, 0)::bigint as version, c.what
         from (
-            select card_id, version, prev_batch_id,
-                   lag(batch_id, 1, 0::bigint)
-                       over (partition by card_id order by version) as before
-            from link) as chained
-        where prev_batch_id <> before order by card_id, version limit 1""",
-    "each link's available amount is the one before it plus its effect": """
-        select card_id, version::bigint, 'its amounts do not add up' as what from (
-            select card_id, version, available_after, amount_minor,
-                   lag(available_after, 1, 0::bigint)
-                       over (partition by card_id, purse order by version) as before
-            from link) as summed
-        where available_after <> before + amount_minor order by card_id, version limit 1""",
-    "a link's postings are what it changed of the card's value": """
-        select l.card_id, l.version::bigint, 'its postings are not its effect' as what
-        from (
-            select month, batch_id, n, card_id, version, amount_minor + held_after
-                   - lag(held_after, 1, 0::bigint)
-                       over (partition by card_id, purse order by version) as effect
-            from link) as l
-        left join (
-            select month, batch_id, n, card_id,
-                   sum(case when credit_kind = 1 and credit_id = card_id
-                            then amount_minor else 0 end)
-                 - sum(case when debit_kind = 1 and debit_id = card_id
-                            then amount_minor else 0 end) as effect
-            from posting group by month, batch_id, n, card_id) as p
-            using (month, batch_id, n, card_id)
-        where l.effect <> coalesce(p.effect, 0)
-        order by l.card_id, l.version limit 1""",
-    "each posting belongs to a link": """
-        select p.card_id, 0::bigint as version, 'a posting of a link that is not there' as what
-        from posting p left join link l using (month, batch_id, n, card_id)
-        where l.card_id is null limit 1""",
-    "a card's row is the state after its last link": """
-        select c.card_id, c.version::bigint, 'its row is not what its last link left' as what
-        from card_state c
-        left join lateral (
-            select version, batch_id from link l
-            where l.card_id = c.card_id order by version desc limit 1) as last on true
-        where c.version <> coalesce(last.version, 0) or c.batch_id <> coalesce(last.batch_id, 0)
-        order by c.card_id limit 1""",
-    "a card's amounts are the sums of its postings": """
-        select c.card_id, c.version::bigint, 'its row is not the sum of its postings' as what
+            select card_id, version, prev_batch_id, amount_minor, available_after, held_after,
+                   opening, effect, to_merchant,
+                   case when counts > 0 then counted_minor * case when counts in (1, 4) then 1
+                                                                  else -1 end end as counted,
+                   lag(version, 1, 0) over by_card as version_before,
+                   lag(batch_id, 1, 0::bigint) over by_card as batch_before,
+                   lag(available_after, 1, 0::bigint) over by_purse as available_before,
+                   lag(held_after, 1, 0::bigint) over by_purse as held_before
+            from (
+                select card_id, version, l.batch_id, prev_batch_id, purse, amount_minor,
+                       available_after, held_after, coalesce(opening, false) as opening,
+                       coalesce(effect, 0) as effect, counts, counted_minor,
+                       coalesce(to_merchant, 0) as to_merchant
+                from ({_LINKS}) as l full join ({_EFFECTS}) as p
+                    using (month, batch_id, n, card_id)) as joined
+            window by_card as (partition by card_id order by version),
+                   by_purse as (partition by card_id, purse order by version)) as s
+        cross join lateral (values
+            (0, version <> version_before + 1, 'the link before it is missing'),
+            (1, prev_batch_id <> batch_before, 'its predecessor was written by another batch'),
+            (2, available_after <> available_before + amount_minor, 'its amounts do not add up'),
+            (3, amount_minor + held_after - held_before <> effect,
+             'its postings are not its effect'),
+            (9, counted <> to_merchant, 'it counts what it did not move'),
+            (4, version is null, 'a posting of a link that is not there')
+        ) as c (number, broken, what)
+        where not opening and c.broken
+          and (version is null or version <> version_before + 1 or prev_batch_id <> batch_before
+               or available_after <> available_before + amount_minor
+               or amount_minor + held_after - held_before <> effect
+               or counted <> to_merchant)
+        order by s.card_id, s.version, c.number limit 50""",  # noqa: S608 -- constants
+    ),
+    (
+        (6,),
+        """
+        select 6 as number, c.card_id, c.version::bigint,
+               'its row is not the sum of its postings' as what
         from card_state c
         left join (
-            select card_id, purse, sum(case when credit_kind = 1 then amount_minor else 0 end)
-                 - sum(case when debit_kind = 1 then amount_minor else 0 end) as total
-            from posting group by card_id, purse) as p on p.card_id = c.card_id
-        where case p.purse when 60 then c.ecash_available + c.ecash_held
-                           when 80 then c.voucher_available + c.voucher_held
-                           when 90 then c.points_available + c.points_held
-                           else 0 end
-              <> coalesce(p.total, 0)
-           or (p.card_id is null and c.ecash_available + c.ecash_held + c.voucher_available
-               + c.voucher_held + c.points_available + c.points_held <> 0)
-        order by c.card_id limit 1""",
-    "a key has one effect on a card": """
-        select card_id, max(version)::bigint as version,
+            select card_id, sum(ecash) as ecash, sum(voucher) as voucher, sum(points) as points,
+                   sum(other) as other
+            from (
+                select card_id, case when purse = 60 then amount end as ecash,
+                       case when purse = 80 then amount end as voucher,
+                       case when purse = 90 then amount end as points,
+                       case when purse not in (60, 80, 90) then amount end as other
+                from (
+                    select card_id, purse,
+                           sum(case when credit_kind = 1 then amount_minor else 0 end)
+                         - sum(case when debit_kind = 1 then amount_minor else 0 end) as amount
+                    from posting where month > $1 group by card_id, purse
+                    union all
+                    select card_id, p.purse, p.amount
+                    from opening.card_head h
+                    cross join lateral (values (60, h.ecash_available + h.ecash_held),
+                        (80, h.voucher_available + h.voucher_held),
+                        (90, h.points_available + h.points_held)) as p (purse, amount)
+                ) as by_purse) as spread
+            group by card_id) as p on p.card_id = c.card_id
+        where c.ecash_available + c.ecash_held <> coalesce(p.ecash, 0)
+           or c.voucher_available + c.voucher_held <> coalesce(p.voucher, 0)
+           or c.points_available + c.points_held <> coalesce(p.points, 0)
+           or coalesce(p.other, 0) <> 0
+        order by c.card_id limit 20""",
+    ),
+    (
+        (7,),
+        """
+        select 7 as number, card_id, max(version)::bigint as version,
                'a request key with two approved links' as what
-        from link where response in (0, 10)
-        group by card_id, request_key having count(*) > 1 order by card_id limit 1""",
-}
+        from link where response in (0, 10) and month > $1
+        group by card_id, request_key having count(*) > 1 order by card_id limit 20""",
+    ),
+    (
+        (8,),
+        """
+        select 8 as number, min(card_id) as card_id, 0::bigint as version,
+               'a transfer in its batch left one card and came to none' as what
+        from posting where (debit_kind = 9 or credit_kind = 9) and month > $1
+        group by month, batch_id, purse, currency,
+                 case when debit_kind = 9 then debit_id else credit_id end
+        having sum(case when debit_kind = 9 then amount_minor else -amount_minor end) <> 0
+        order by 2 limit 20""",
+    ),
+    (
+        # A batch has links that were archived, unless the one before it was closed after them.
+        (10,),
+        """
+        select 10 as number, 0::bigint as card_id, 0::bigint as version,
+               format('terminal %s, batch %s (%s)', b.terminal_id, b.place, b.currency) as what
+        from terminal_batch b
+        left join (
+            select terminal_id, purse = 90 as points, place,
+                   array[count(*) filter (where counts = 3), count(*) filter (where counts = 4),
+                         count(*) filter (where counts = 1), count(*) filter (where counts = 2)]
+                       as numbers,
+                   array[sum(counted_minor) filter (where counts = 3),
+                         sum(counted_minor) filter (where counts = 4),
+                         sum(counted_minor) filter (where counts = 1),
+                         sum(counted_minor) filter (where counts = 2)] as amounts
+            from counted_link group by terminal_id, purse = 90, place) as l
+            on l.terminal_id = b.terminal_id and l.place = b.place
+               and l.points = (b.currency = '999')
+        where ($1::date = '-infinity' or exists (
+                select from terminal_batch q where q.terminal_id = b.terminal_id
+                and q.currency = b.currency and q.place = b.place - 1
+                and q.closed_at >= ($1::date + interval '1 month') at time zone 'utc'))
+          and (array[b.credits_number, b.credit_reversals_number, b.debits_number,
+                     b.debit_reversals_number]
+               <> coalesce(l.numbers, array[0, 0, 0, 0]::bigint[])
+            or array[b.credits_minor, b.credit_reversals_minor, b.debits_minor,
+                     b.debit_reversals_minor]::numeric[]
+               <> coalesce(array_replace(l.amounts, null, 0), array[0, 0, 0, 0]::numeric[]))
+        order by b.terminal_id, b.place limit 20""",
+    ),
+)
+
+# What a card's window must hold: the keys of its newest links, and the latest instant of the older.
+WINDOWS = """
+select coalesce(c.card_id, l.card_id) as card_id, c.version, c.batch_id, c.status,
+       c.ecash_available, c.ecash_held,
+       c.voucher_available, c.voucher_held, c.points_available, c.points_held, c.state,
+       c.request_window, l.last, b.batch_id as last_batch_id, b.body as last_body, l.keys,
+       l.dropped, o.version as opening_version, o.batch_id as opening_batch_id,
+       o.state as opening_state,
+       o.request_window as opening_window
+from card_state c
+full join (
+    select card_id, max(version) as last,
+           string_agg(request_key || int4send(version), ''::bytea order by version)
+               filter (where place <= $2) as keys,
+           max(case when place > $2 then
+               case substr(request_key, 1, 4) when '\\x00000000' then 'ffffffff'
+               else encode(substr(request_key, 1, 4), 'hex') end end) as dropped
+    from (
+        select card_id, version, request_key,
+               row_number() over (partition by card_id order by version desc) as place
+        from link where month > $1) as placed
+    group by card_id) as l on l.card_id = c.card_id
+left join link b on b.card_id = l.card_id and b.version = l.last and b.month > $1
+left join opening.chain o on o.card_id = coalesce(c.card_id, l.card_id)
+"""

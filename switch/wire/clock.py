@@ -24,6 +24,14 @@ class LocalClock:
 
         FormatError for a date or time that does not exist.
         """
+        midnight = self.midnight(date, now_s)
+        hour, minute, second = int(time[:2]), int(time[2:4]), int(time[4:])
+        if hour > 23 or minute > 59 or second > 59:
+            raise FormatError("no such time", field=int(DE.LOCAL_TIME))
+        return midnight + hour * 3600 + minute * 60 + second - utc_offset_min * 60
+
+    def midnight(self, date: str, now_s: int) -> int:
+        """UTC seconds at which the day MMDD begins in UTC. FormatError for no such date."""
         today = now_s // _DAY_S
         if today != self._today:
             self._today = today
@@ -31,10 +39,7 @@ class LocalClock:
         midnight = self._midnights.get(date)
         if midnight is None:
             midnight = self._midnights[date] = _nearest_midnight(date, now_s)
-        hour, minute, second = int(time[:2]), int(time[2:4]), int(time[4:])
-        if hour > 23 or minute > 59 or second > 59:
-            raise FormatError("no such time", field=int(DE.LOCAL_TIME))
-        return midnight + hour * 3600 + minute * 60 + second - utc_offset_min * 60
+        return midnight
 
 
 def _nearest_midnight(date: str, now_s: int) -> int:

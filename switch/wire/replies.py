@@ -9,8 +9,11 @@ from fastpath.specs import DE
 from rules.ledger import Answer
 from rules.requests import Entry
 from rules.responses import APPROVALS, Response, Rule
+from rules.settlement import Reconciled
+from switch.wire.fields import entry_mode
 from switch.wire.private import build_private
-from switch.wire.translate import ADVICE, entry_mode
+from switch.wire.settling import reconciliation_fields
+from switch.wire.translate import ADVICE
 
 __all__ = ["plain_answer", "reply_fields", "reply_mti"]
 
@@ -88,6 +91,8 @@ def reply_fields(
         fields[_APPROVAL_CODE] = answer.approval_code
         if answer.balances:
             fields[_BALANCES] = answer.balances
+    if isinstance(answer, Reconciled) and answer.totals is not None:
+        fields.update(reconciliation_fields(message, answer))
     private = {"TX": answer.transaction_id}
     if answer.original_response:
         private["OC"] = answer.original_response

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 from typing import Any
 
 from fastpath import pinblock
@@ -15,15 +16,32 @@ from fastpath.errors import FormatError
 from fastpath.specs import DE
 from fastpath.tokens import TokenTable
 from rules.identity import content_fingerprint, request_key, suspense_card_id
-from rules.money import Purse
-from rules.requests import AMOUNT_OPTIONAL, CardRequest, Entry, Operation, ReversalReason
+from rules.money import Counts, Purse
+from rules.requests import AMOUNT_OPTIONAL, CardRequest, Entry, Operation
 from rules.responses import Response, Rule
 from switch.programme import AcquirerLink, Programme, TerminalEntry
 from switch.terminal_keys import PinFormat
 from switch.wire.clock import LocalClock
+from switch.wire.fields import (
+    card_number,
+    entry_mode,
+    is_card_number,
+    read_batch_number,
+    required,
+    reversal_reason,
+)
 from switch.wire.private import parse_private
 
-__all__ = ["ADVICE", "Refused", "Translated", "Translator", "entry_mode"]
+__all__ = [
+    "ADVICE",
+    "Refused",
+    "Translated",
+    "Translator",
+    "card_number",
+    "entry_mode",
+    "read_batch_number",
+    "required",
+]
 
 _PAN, _PROCESSING_CODE, _AMOUNT, _STAN = DE.PAN, DE.PROCESSING_CODE, DE.AMOUNT, DE.STAN
 _TIME, _DATE, _EXPIRY, _ENTRY_MODE = DE.LOCAL_TIME, DE.LOCAL_DATE, DE.EXPIRY, DE.ENTRY_MODE
@@ -38,14 +56,14 @@ _SECURITY_CONTROL, _ORIGINAL, _REPLACEMENT = (
 _TO_ACCOUNT = DE.TO_ACCOUNT
 
 _PURSES = {"60": Purse.ECASH, "80": Purse.VOUCHER, "90": Purse.POINTS}
-_KEYED_MODES = ("01", "81")
-_READ_MODES = ("02", "03", "05", "07", "09")
-_CUSTOMER_REASONS = ("4000", "4352", "4353")
-_MERCHANT_REASON = "4351"
 _NETWORK_ONLY = frozenset({Operation.DEACTIVATE, Operation.BLOCK, Operation.UNBLOCK})
 _ENQUIRY_TYPES = ("30", "31")
-ADVICE = "22"
-"""Message class and function of an advice."""
+ADVICE, _UPLOAD = "22", "32"
+"""Message class and function of an advice, and of an item of a batch upload."""
+_ITEM_DEBITS = frozenset({Operation.REDEEM, Operation.CASH_OUT})
+_ITEM_CREDITS = frozenset(
+    {Operation.ACTIVATE, Operation.ACTIVATE_PREVALUED, Operation.LOAD, Operation.RETURN}
+)
 _ALL_PURSES = "310000"
 
 
@@ -65,6 +83,7 @@ def _operations() -> dict[tuple[str, str], tuple[Operation, Purse]]:
         table["2", f"00{code}00"] = (Operation.REDEEM, purse)
         table["2", f"2000{code}"] = (Operation.RETURN, purse)
         table["2", f"61{code}00"] = (Operation.CASH_OUT, purse)
+        table["2", f"40{code}{code}"] = (Operation.TRANSFER, purse)
         table["1", f"00{code}00"] = (Operation.HOLD, purse)
         table["1", f"31{code}00"] = (Operation.BALANCE, purse)
         table["1", f"30{code}00"] = (Operation.BALANCE, purse)
@@ -73,7 +92,7 @@ def _operations() -> dict[tuple[str, str], tuple[Operation, Purse]]:
 
 _OPERATIONS = _operations()
 _REFERRING = {"40": Operation.REVERSAL, "42": Operation.REVERSAL, "60": Operation.OUTCOME}
-_TOLD = frozenset({Operation.REVERSAL, Operation.OUTCOME, Operation.ADVICE})
+_TOLD = frozenset({Operation.REVERSAL, Operation.OUTCOME, Operation.ADVICE, Operation.UPLOAD})
 _NAMES_BY_ID = frozenset({Operation.RETURN, Operation.ADVICE})
 
 
@@ -88,10 +107,14 @@ class Refused(Exception):
 
 @dataclasses.dataclass(slots=True)
 class Translated:
-    """A request with the card it concerns; the id is below 0 for a number no card has."""
+    """A request with the card it concerns; an id is below 0 for a number no card has.
+
+    `other_id` is the card of DE 103; 0 where none is needed.
+    """
 
     request: CardRequest
     card_id: int
+    other_id: int = 0
     pin_version: int = 0
     """Of the PIN key that opened the PIN block; 0 where none did, or there is none."""
 
@@ -116,14 +139,14 @@ class Translator:
         transaction_id: str,
         now_s: int,
     ) -> Translated:
-        """The typed request of an authenticated 01xx, 02xx, 04xx or 0600.
+        """The typed request of an authenticated 01xx, 02xx, 0320, 04xx or 0600.
 
         Raises Refused and FormatError.
         """
-        code = _required(message, _PROCESSING_CODE)
+        code = required(message, _PROCESSING_CODE)
         private = parse_private(message.get(_PRIVATE) or "")
-        stan = _required(message, _STAN)
-        pan = _card_number(message)
+        stan = required(message, _STAN)
+        pan = card_number(message)
         operation, purse = _operation(message.mti, code)
         told = operation in _TOLD  # what has happened is not refused, nor does it need a PIN
         if operation in _NETWORK_ONLY and not terminal.rules.network:
@@ -135,10 +158,9 @@ class Translator:
         amount_minor = message.amount(_AMOUNT) or 0
         if not amount_minor and not told and operation not in AMOUNT_OPTIONAL:
             raise Refused(Response.INVALID_AMOUNT, Rule.AMOUNT)
-        instant_s, local = self._instant(message, private, terminal, now_s)
-        oldest_s, latest_s = now_s - self._horizon_s, now_s + self._clock_ahead_s
-        if instant_s and not told and not oldest_s <= instant_s <= latest_s:
-            raise Refused(Response.INVALID_TRANSACTION, Rule.CLOCK)
+        instant_s, local = self.instant(message, private, terminal, now_s)
+        if not told:
+            self.check_clock(instant_s, now_s)
         entry = Entry.READ if told else entry_mode(message)
         card_id, digest = self._card(pan, private, entry)
         party = f"{link.acquirer_id}|{terminal.code}|{terminal.merchant_code}|{code}|{local}"
@@ -175,11 +197,27 @@ class Translator:
             foreign_currency=(currency or "") if foreign else "",
             entry=entry,
             original_transaction_id=private.get("OR", "") if operation in _NAMES_BY_ID else "",
+            batch_number=read_batch_number(private),
             **more,
         )
-        return Translated(request, card_id, pin_version)
+        return Translated(request, card_id, self._other_card(message, operation, pan), pin_version)
 
-    def _instant(
+    def check_clock(self, instant_s: int, now_s: int) -> None:
+        """Refused (12, CLOCK) for an instant older than the horizon or too far ahead."""
+        oldest_s, latest_s = now_s - self._horizon_s, now_s + self._clock_ahead_s
+        if instant_s and not oldest_s <= instant_s <= latest_s:
+            raise Refused(Response.INVALID_TRANSACTION, Rule.CLOCK)
+
+    def business_date(self, text: str, now_s: int) -> datetime.date:
+        """The day that a DE 15 (MMDD) names, the nearest to now. FormatError for none."""
+        midnight_s = self._clock.midnight(text, now_s)
+        return datetime.datetime.fromtimestamp(midnight_s, datetime.UTC).date()
+
+    def card_id(self, pan: str) -> int:
+        """The card's id; below 0 for a number that no card has."""
+        return self._tokens.get(pan) or -1
+
+    def instant(
         self, message: Message, private: dict[str, str], terminal: TerminalEntry, now_s: int
     ) -> tuple[int, str]:
         """The message's own instant; without DE 12 and 13 its batch number stands in for it."""
@@ -203,7 +241,24 @@ class Translator:
             digest = self._tokens.digest(pan)
         except ValueError:  # not 12 to 19 digits
             return -1, b""
-        return card_id or -1 - (int.from_bytes(digest[:7], "big")), digest
+        return card_id or _id_of_no_card(digest), digest
+
+    def _other_card(self, message: Message, operation: Operation, pan: str) -> int:
+        """The card of DE 103, as far as it is needed: a transfer's, or its reversal's.
+
+        A reversal need not name it: its original knows. Where it does, it is not asked for twice.
+        """
+        if operation is Operation.TRANSFER:
+            number = required(message, _TO_ACCOUNT)
+            if not is_card_number(number):
+                raise FormatError("no card number", field=int(_TO_ACCOUNT))
+            if number == pan:
+                raise Refused(Response.INVALID_TRANSACTION, Rule.TO_CARD)
+            return self._tokens.get(number) or _id_of_no_card(self._tokens.digest(number))
+        if operation is Operation.REVERSAL:
+            number = message.get(_TO_ACCOUNT) or ""
+            return self._tokens.get(number) or 0 if is_card_number(number) and number != pan else 0
+        return 0
 
     def _code_digest(self, private: dict[str, str], digest: bytes) -> bytes | None:
         code = private.get("CV")
@@ -238,35 +293,9 @@ class Translator:
         return b"", 0
 
 
-def _required(message: Message, field: int) -> str:
-    value = message.get(field)
-    if value is None:
-        raise FormatError("missing", field=int(field))
-    return value
-
-
-def _card_number(message: Message) -> str:
-    """DE 2, else the number in track 2 or 1; FormatError when there is none or two that differ."""
-    named = message.get(_PAN)
-    track2, track1 = message.get(_TRACK2), message.get(_TRACK1)
-    on_track = None
-    if track2 is not None:
-        on_track = track2.replace("D", "=").split("=", 1)[0]
-    elif track1 is not None:
-        on_track = track1.lstrip("%").removeprefix("B").split("^", 1)[0]
-    if named is None and on_track is None:
-        raise FormatError("no card number", field=int(_PAN))
-    if named is not None and on_track is not None and named != on_track:
-        raise FormatError("two different card numbers", field=int(_TRACK2))
-    return named if named is not None else on_track or ""
-
-
-def entry_mode(message: Message) -> Entry:
-    """Read, unless DE 22 says otherwise. A mode that is none of the read ones is told nothing."""
-    mode = message.get(_ENTRY_MODE)
-    if mode is None or mode[:2] in _READ_MODES:
-        return Entry.READ
-    return Entry.KEYED
+def _id_of_no_card(digest: bytes) -> int:
+    """An id below 0 that stands for a number which no card has."""
+    return -1 - int.from_bytes(digest[:7], "big")
 
 
 def _operation(mti: str, code: str) -> tuple[Operation, Purse]:
@@ -275,8 +304,9 @@ def _operation(mti: str, code: str) -> tuple[Operation, Purse]:
     if named is not None and mti[1:3] in ("10", "20"):
         return named
     purse = _PURSES.get(code[2:4]) or _PURSES.get(code[4:])
-    if mti[1:3] == "22":  # always accepted; what it is about is looked at later
-        return Operation.ADVICE, purse or Purse.ECASH
+    if mti[1:3] in (ADVICE, _UPLOAD):  # always accepted; what it is about is looked at later
+        advice = mti[1:3] == ADVICE
+        return Operation.ADVICE if advice else Operation.UPLOAD, purse or Purse.ECASH
     operation = _REFERRING.get(mti[1:3])
     if operation is None or (purse is None and code != _ALL_PURSES):
         raise Refused(Response.INVALID_TRANSACTION, Rule.OPERATION)
@@ -294,16 +324,20 @@ def _reference(
     stan = message.get(_STAN)
     named = _original(message)
     advice = operation is Operation.ADVICE
+    twin = f"20|{stan}" if advice else ""
+    if operation is Operation.UPLOAD:
+        twin = {"20": f"22{named[2:]}", "22": f"20{named[2:]}"}.get(named[:2], "")
     replacement = message.get(_REPLACEMENT)
     code = message.get(_PROCESSING_CODE) or ""
     return {
         "original_key": request_key(instant_s, f"{party}|{named}"),
         "names_original": advice and message.get(_ORIGINAL) is not None,
         "approval_code": (message.get(_APPROVAL_CODE) or "") if advice else "",
-        "own_request_key": request_key(instant_s, f"{party}|20|{stan}") if advice else b"",
+        "own_request_key": request_key(instant_s, f"{party}|{twin}") if twin else b"",
+        "item_counts": _item_counts(code, named) if operation is Operation.UPLOAD else Counts.NONE,
         "bar_unknown": private.get("TB") == "1",
         "reverses_nothing": code[:2] in _ENQUIRY_TYPES or named.startswith("4"),
-        "reason": _reason(private.get("RE", "")),
+        "reason": reversal_reason(private.get("RE", "")),
         "final_amount_minor": int(replacement[:12]) if replacement else None,
     }
 
@@ -318,9 +352,22 @@ def _original(message: Message) -> str:
 
 def _is_about_advice(operation: Operation, message: Message) -> bool:
     """Whether it is an advice or about one: for those, unknown and foreign things are kept."""
-    return operation in (Operation.ADVICE, Operation.OUTCOME) or (
+    return operation in (Operation.ADVICE, Operation.OUTCOME, Operation.UPLOAD) or (
         operation is Operation.REVERSAL and _original(message).startswith(ADVICE)
     )
+
+
+def _item_counts(code: str, named: str) -> Counts:
+    """What an item of an upload counts as: by its DE 3, and by the kind of message it was."""
+    operation = _OPERATIONS.get(("2", code), (None,))[0]
+    if named[0] not in "24" or operation is None:
+        return Counts.NONE
+    reversal = named.startswith("4")
+    if operation in _ITEM_DEBITS:
+        return Counts.DEBIT_REVERSAL if reversal else Counts.DEBIT
+    if operation in _ITEM_CREDITS:
+        return Counts.CREDIT_REVERSAL if reversal else Counts.CREDIT
+    return Counts.NONE
 
 
 def _foreign_content(mti: str, code: str, *, foreign: bool) -> Rule:
@@ -329,10 +376,3 @@ def _foreign_content(mti: str, code: str, *, foreign: bool) -> Rule:
     if named is None or named[0] is not Operation.REDEEM:
         return Rule.OPERATION
     return Rule.CURRENCY if foreign else Rule.NONE
-
-
-def _reason(code: str) -> ReversalReason:
-    """Customer and merchant reasons by their codes; all that machines do counts as a time-out."""
-    if code == _MERCHANT_REASON:
-        return ReversalReason.MERCHANT
-    return ReversalReason.CUSTOMER if code in _CUSTOMER_REASONS else ReversalReason.TIME_OUT

@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 ECHOED = {2, 3, 4, 11, 12, 13, 15, 24, 32, 33, 41, 42, 49, 53, 59, 66, 70, 103}
+RECONCILED = {66, *range(74, 78), *range(86, 90), 97}
 REPLY_TAGS = {"TX", "RS", "WY", "RT", "RQ", "OC", "OS", "LR", "LB", "OF", "PR", "KB", "KC"}
 CURRENCY = "978"
 _CLOCK_TOLERANCE = timedelta(minutes=2)
@@ -53,13 +54,17 @@ def assert_shape(reply: Reply) -> None:
             # An enquiry, an advice or a reversal is granted rather than approved; both readings
             # are met.
             optional.add(38)
+        if reply.mti in {"0510", "0530"}:
+            required |= RECONCILED | ({50} & sent)
         if reply.mti == "0610":
             optional |= {4, 54}  # the original's, as `assert_outcome` says
+    if reply.code == "95":
+        required |= RECONCILED | ({50} & sent)
     present = set(reply.fields)
     assert required <= present, f"missing: DE {sorted(required - present)} in {reply}"
     extra = present - required - optional
     assert not extra, f"not in the list of reply fields: DE {sorted(extra)} in {reply}"
-    for number in (ECHOED & sent) - {4}:
+    for number in (ECHOED & sent) - {4, 66}:
         assert reply.fields[number] == request.fields[number], f"DE {number} is no echo"
     _assert_forms(reply)
 

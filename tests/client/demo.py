@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ import time
 from collections import defaultdict, deque
 from pathlib import Path
 from typing import Any
+
+import asyncpg
 
 from .dialect import Packager
 from .messages import Card, Identity
@@ -160,6 +163,23 @@ class Demo:
             check=False,
         )
 
+    def open_items(self) -> list[dict[str, Any]]:
+        """What `cardswitch open-items` lists, once all that was answered is projected."""
+        deadline = time.monotonic() + _VERIFY_TIMEOUT_S
+        while asyncio.run(_waiting_links(self.json["postgres"])):
+            if time.monotonic() > deadline:
+                raise DemoError("the projections do not follow")
+            time.sleep(0.05)
+        listed = subprocess.run(
+            [*_COMMAND, "open-items", "--json", "--data", str(self.data)],
+            capture_output=True,
+            text=True,
+            timeout=_VERIFY_TIMEOUT_S,
+            check=True,
+        )
+        items: list[dict[str, Any]] = json.loads(listed.stdout)
+        return items
+
     # -- what tests ask for -----------------------------------------------------------------
 
     @property
@@ -235,6 +255,14 @@ class Demo:
     def _child_pids(self) -> list[int]:
         pids = self.json["pids"]
         return [pid for pid in (*pids["workers"], pids["postgres"], pids["redis"]) if pid]
+
+
+async def _waiting_links(url: str) -> int:
+    connection = await asyncpg.connect(url)
+    try:
+        return int(await connection.fetchval("select links from projection_lag()"))
+    finally:
+        await connection.close()
 
 
 def _alive(pid: int) -> bool:

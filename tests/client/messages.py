@@ -6,11 +6,14 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import dialect
 from .dialect import Amounts
 from .vocabulary import Card, Entry, HoldName, Identity, NetworkCode, Processing, Reason, Seal
+
+if TYPE_CHECKING:
+    from .till_totals import TillTotals
 
 __all__ = [
     "Card",
@@ -165,6 +168,11 @@ class RequestBuilder:
     def cash_out(self, card: Card, **changes: Any) -> Request:
         return self._card("0200", Processing.CASH_OUT, card, None, changes)
 
+    def transfer(self, card: Card, to_card: Card, amount_minor: int, **changes: Any) -> Request:
+        """Card to card; the reversal names the receiver only where it is told to (`de103`)."""
+        named = {"de103": to_card.pan, **changes}
+        return self._card("0200", Processing.TRANSFER, card, amount_minor, named)
+
     def balance(
         self, card: Card, processing: Processing = Processing.BALANCE, **changes: Any
     ) -> Request:
@@ -211,6 +219,30 @@ class RequestBuilder:
         first = _request_of(original)
         fields = self._named_as(first)
         return self.build("0600", fields, {"TB": "1"} if bar_unknown else {}, changes, first.card)
+
+    def last_outcome(self, card: Card | None = None, **changes: Any) -> Request:
+        """Asks for the terminal's last transaction (on this card)."""
+        fields = self._origin(changes)
+        if card is not None:
+            fields[2] = card.pan
+        return self.build("0600", fields, {}, changes, card)
+
+    def reconcile(
+        self, totals: TillTotals, number: str | None = None, *, mti: str = "0500", **changes: Any
+    ) -> Request:
+        """Closes a batch: the terminal's totals and the number of the batch."""
+        day = f"{self.local_time():%m%d}"
+        fields = {**self._origin(changes), 15: day, 50: "978", **totals.fields()}
+        return self.build(mti, fields, {} if number is None else {"BN": number}, changes, None)
+
+    def upload(self, item: Request | Reply, **changes: Any) -> Request:
+        """An item of a batch whose totals differ."""
+        first = _request_of(item)
+        return self.build("0320", self._named_as(first), {}, changes, first.card)
+
+    def cut_over(self, day: str, **changes: Any) -> Request:
+        """The link's business date moves on to this day, MMDD."""
+        return self.network(NetworkCode.CUT_OVER, **{"de15": day, **changes})
 
     def deactivate(self, card: Card, **changes: Any) -> Request:
         return self._card("0200", Processing.DEACTIVATE, card, None, changes)

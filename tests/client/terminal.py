@@ -23,6 +23,7 @@ from .messages import (
     Request,
     RequestBuilder,
 )
+from .till_totals import TillTotals
 
 __all__ = ["Connection", "NoReplyError", "ReplyNotAuthenticError", "Terminal"]
 
@@ -202,6 +203,9 @@ class Terminal:
     def cash_out(self, card: Card, **changes: Any) -> Reply:
         return self.exchange(self.make.cash_out(card, **changes))
 
+    def transfer(self, card: Card, to_card: Card, amount_minor: int, **changes: Any) -> Reply:
+        return self.exchange(self.make.transfer(card, to_card, amount_minor, **changes))
+
     def balance(
         self, card: Card, processing: Processing = Processing.BALANCE, **changes: Any
     ) -> Reply:
@@ -238,6 +242,20 @@ class Terminal:
 
     def unblock(self, card: Card, **changes: Any) -> Reply:
         return self.exchange(self.make.unblock(card, **changes))
+
+    def last_outcome(self, card: Card | None = None, **changes: Any) -> Reply:
+        return self.exchange(self.make.last_outcome(card, **changes))
+
+    def reconcile(
+        self, totals: TillTotals, number: str | None = None, *, mti: str = "0500", **changes: Any
+    ) -> Reply:
+        return self.exchange(self.make.reconcile(totals, number, mti=mti, **changes))
+
+    def upload(self, item: Request | Reply, **changes: Any) -> Reply:
+        return self.exchange(self.make.upload(item, **changes))
+
+    def cut_over(self, day: str, **changes: Any) -> Reply:
+        return self.exchange(self.make.cut_over(day, **changes))
 
     def reverse(
         self,

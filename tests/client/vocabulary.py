@@ -22,6 +22,7 @@ class Processing(enum.StrEnum):
     REDEEM = "006000"
     REFUND = "200060"
     CASH_OUT = "616000"
+    TRANSFER = "406060"
     BALANCE = "316000"
     BALANCE_OTHER = "306000"
     BALANCE_ALL = "310000"
@@ -64,6 +65,7 @@ class NetworkCode(enum.StrEnum):
 
     SIGN_ON = "001"
     SIGN_OFF = "002"
+    CUT_OVER = "201"
     ECHO = "301"
 
 

@@ -1,7 +1,6 @@
 """MACs and the ciphers under them, against published samples, psec and OpenSSL.
 
-Everything that depends on code chosen by the processor runs twice: on the fastest code this machine
-has, and on the portable code.
+Everything that depends on code chosen by the processor runs on every path that this machine has.
 """
 
 import copy
@@ -13,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from psec.mac import generate_retail_mac
 
 from fastpath import mac
-from fastpath.mac import MacAlgorithm, MacKey
+from fastpath.mac import MacAlgorithm, MacKey, MacPadding
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "crypto.json").read_text())
 KEY16 = bytes.fromhex("0123456789ABCDEFFEDCBA9876543210")
@@ -35,11 +35,13 @@ aes_keys = st.one_of(*(st.binary(min_size=n, max_size=n) for n in (16, 24, 32)))
 messages = st.binary(max_size=200)
 
 
-@pytest.fixture(params=["fastest", "portable"], scope="module", autouse=True)
-def core(request: pytest.FixtureRequest) -> Iterator[str]:
-    mac._force_portable(request.param == "portable")
+@pytest.fixture(params=mac.paths()["des"], scope="module", autouse=True)
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every path of DES; the slowest of AES with the slowest of DES, else the fastest."""
+    aes = "portable" if request.param == "portable" else None
+    mac._use_paths(des=request.param, aes=aes)
     yield request.param
-    mac._force_portable(False)
+    mac._use_paths()
 
 
 def vectors(group: str) -> list[dict[str, str]]:
@@ -48,25 +50,57 @@ def vectors(group: str) -> list[dict[str, str]]:
     return found
 
 
-class TestImplementation:
-    def test_names_what_runs(self, core: str) -> None:
+class TestPaths:
+    def test_names_what_runs(self, path: str) -> None:
         running = mac.implementation()
         assert set(running) == {"aes", "des"}
+        assert running["des"] == path
         assert running["aes"] in {"aes-ni", "portable"}
-        assert running["des"] in {"avx512-vbmi", "portable"}
-        if core == "portable":
-            assert set(running.values()) == {"portable"}
+        if path == "portable":
+            assert running["aes"] == "portable"
 
-    def test_a_key_stays_with_the_code_it_was_scheduled_for(self, core: str) -> None:
-        keys = [MacKey(algorithm, KEY16) for algorithm in MacAlgorithm]
-        before = [key.sign(b"message") for key in keys]
-        mac._force_portable(core != "portable")
-        other = [MacKey(algorithm, KEY16) for algorithm in MacAlgorithm]
+    def test_every_path_that_the_processor_has_is_there(self) -> None:
+        """By what Linux says of it; elsewhere at least the portable one."""
+        here = mac.paths()
+        assert here["aes"][-1] == here["des"][-1] == "portable"
+        if not Path("/proc/cpuinfo").exists():
+            return
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+        needed = {
+            "avx512-vbmi": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi"}
+            | {"avx512_bitalg", "gfni"},
+            "avx512": {"avx2", "avx512f", "avx512vl"},
+            "avx2": {"avx2"},
+            "portable": set(),
+        }
+        assert here["des"] == tuple(name for name, of in needed.items() if of <= flags)
+        assert ("aes-ni" in here["aes"]) is ({"aes", "sse4_1"} <= flags)
+
+    def test_a_path_that_is_not_here_is_refused(self) -> None:
+        before = mac.implementation()
+        for wrong in ({"des": "avx9"}, {"aes": "avx512-vbmi"}, {"des": "aes-ni"}):
+            with pytest.raises(ValueError, match="not a path of this processor"):
+                mac._use_paths(**wrong)
+        assert mac.implementation() == before
+
+    def test_keys_of_all_paths_in_one_batch(self, path: str) -> None:
+        """A key stays with the path it was scheduled for; a batch may hold them all."""
+        chance = random.Random(4)
+        keys, data, right = [], [], []
         try:
-            assert [key.sign(b"message") for key in keys] == before
-            assert [key.sign(b"message") for key in other] == before
+            for n in range(400):
+                des = chance.choice(mac.paths()["des"])
+                mac._use_paths(des=des, aes=chance.choice(mac.paths()["aes"]))
+                key, message = chance.randbytes(16), chance.randbytes(chance.randrange(90))
+                algorithm = list(MacAlgorithm)[n % 3]
+                keys.append(MacKey(algorithm, key))
+                data.append(message)
+                mac._use_paths(des="portable", aes="portable")
+                right.append(MacKey(algorithm, key).sign(message))
+            assert mac.sign_many(keys, data) == right
+            assert [k.sign(m) for k, m in zip(keys, data, strict=True)] == right
         finally:
-            mac._force_portable(core == "portable")
+            mac._use_paths(des=path, aes="portable" if path == "portable" else None)
 
 
 def check_verdicts(key: MacKey, data: bytes, right: bytes) -> None:
@@ -173,19 +207,100 @@ class TestAgainstOtherPrograms:
 
 
 def random_batch(seed: int, count: int) -> tuple[list[MacKey], list[bytes]]:
-    """Both algorithms mixed, all key sizes, lengths around the block bounds."""
+    """All algorithms and paddings mixed, all key sizes, lengths around the block bounds."""
     chance = random.Random(seed)
-    keys = [
-        MacKey(MacAlgorithm.RETAIL, chance.randbytes(16))
-        if chance.random() < 0.5
-        else MacKey(MacAlgorithm.AES_CMAC, chance.randbytes(chance.choice((16, 24, 32))))
-        for _ in range(count)
+
+    def key() -> MacKey:
+        algorithm = chance.choice(list(MacAlgorithm))
+        sizes = {MacAlgorithm.RETAIL: (16,), MacAlgorithm.TDES: (16, 24)}
+        size = chance.choice(sizes.get(algorithm, (16, 24, 32)))
+        if algorithm is MacAlgorithm.AES_CMAC:
+            return MacKey(algorithm, chance.randbytes(size))
+        return MacKey(algorithm, chance.randbytes(size), chance.choice(list(MacPadding)))
+
+    return [key() for _ in range(count)], [
+        chance.randbytes(chance.randrange(0, 70)) for _ in range(count)
     ]
-    return keys, [chance.randbytes(chance.randrange(0, 70)) for _ in range(count)]
+
+
+def iso_9797_mac(key: bytes, data: bytes, *, retail: bool, padding: MacPadding) -> bytes:
+    """MAC algorithm 1 or 3 by OpenSSL."""
+    if padding is MacPadding.METHOD_2:
+        data += b"\x80"
+    padded = data.ljust(-(-len(data) // 8) * 8 or 8, b"\0")
+    if not retail:
+        algorithm = TripleDES(key if len(key) == 24 else key + key[:8])
+        return Cipher(algorithm, modes.CBC(bytes(8))).encryptor().update(padded)[-8:]
+    left, right = TripleDES(key[:8] * 3), TripleDES(key[8:] * 3)
+    chain = Cipher(left, modes.CBC(bytes(8))).encryptor().update(padded)[-8:]
+    inner = Cipher(right, modes.ECB()).decryptor().update(chain)
+    return Cipher(left, modes.ECB()).encryptor().update(inner)
+
+
+def right_macs(keys: list[bytes], data: list[bytes], retail: bool, padding: MacPadding) -> Any:
+    return [
+        iso_9797_mac(k, m, retail=retail, padding=padding) for k, m in zip(keys, data, strict=True)
+    ]
 
 
 class TestBatches:
-    @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 9, 63, 64, 65, 256])
+    @pytest.mark.parametrize("padding", MacPadding)
+    @pytest.mark.parametrize("retail", [True, False])
+    @pytest.mark.parametrize(
+        ("count", "longest"), [(3, 400), (7, 33), (64, 300), (65, 9), (257, 200), (600, 90)]
+    )
+    def test_messages_of_all_lengths_are_those_of_openssl(
+        self, count: int, longest: int, retail: bool, padding: MacPadding
+    ) -> None:
+        chance = random.Random(count * longest)
+        algorithm = MacAlgorithm.RETAIL if retail else MacAlgorithm.TDES
+        sizes = (16,) if retail else (16, 24)
+        keys = [chance.randbytes(chance.choice(sizes)) for _ in range(count)]
+        data = [chance.randbytes(chance.randrange(longest + 1)) for _ in range(count)]
+        right = right_macs(keys, data, retail, padding)
+        assert mac.sign_many([MacKey(algorithm, key, padding) for key in keys], data) == right
+
+    @pytest.mark.parametrize("lengths", [[9000, *[40] * 99], [600_000, 0, 8, 16, 5000] * 2])
+    def test_one_long_message_among_short_ones(self, lengths: list[int]) -> None:
+        chance = random.Random(2)
+        keys = [chance.randbytes(16) for _ in lengths]
+        data = [chance.randbytes(length) for length in lengths]
+        right = right_macs(keys, data, True, MacPadding.METHOD_1)
+        assert mac.sign_many([MacKey(MacAlgorithm.RETAIL, key) for key in keys], data) == right
+        cmacs = [MacKey(MacAlgorithm.AES_CMAC, key) for key in keys]
+        assert mac.sign_many(cmacs, data) == [
+            mac.aes_cmac(key, message)[:8] for key, message in zip(keys, data, strict=True)
+        ]
+
+    @pytest.mark.parametrize("count", [1, 2, 3, 4, 8, 9, 100, 300])
+    def test_aes_cmacs_of_all_lengths_are_those_of_openssl(self, count: int) -> None:
+        chance = random.Random(count)
+        keys = [chance.randbytes(chance.choice((16, 24, 32))) for _ in range(count)]
+        data = [chance.randbytes(chance.randrange(200)) for _ in range(count)]
+        right = []
+        for key, message in zip(keys, data, strict=True):
+            other = CMAC(AES(key))
+            other.update(message)
+            right.append(other.finalize()[:8])
+        assert mac.sign_many([MacKey(MacAlgorithm.AES_CMAC, key) for key in keys], data) == right
+
+    @pytest.mark.parametrize("blocks", [1, 2, 6, 7, 63, 64, 65, 255, 257, 700])
+    def test_many_blocks_under_one_key_are_those_of_openssl(self, blocks: int) -> None:
+        chance = random.Random(blocks)
+        key, iv, data = chance.randbytes(24), chance.randbytes(8), chance.randbytes(8 * blocks)
+        for mode, encrypt, decrypt in (
+            (modes.ECB(), mac.tdes_encrypt_ecb, mac.tdes_decrypt_ecb),
+            (
+                modes.CBC(iv),
+                lambda k, d: mac.tdes_encrypt_cbc(k, iv, d),
+                lambda k, d: mac.tdes_decrypt_cbc(k, iv, d),
+            ),
+        ):
+            cipher = Cipher(TripleDES(key), mode).encryptor().update(data)
+            assert encrypt(key, data) == cipher
+            assert decrypt(key, cipher) == data
+
+    @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 9, 63, 64, 65, 256, 1000])
     def test_a_batch_is_its_messages_one_by_one(self, count: int) -> None:
         keys, data = random_batch(count, count)
         macs = mac.sign_many(keys, data)
@@ -319,6 +434,17 @@ class TestKeys:
             with pytest.raises(ValueError, match="16 bytes"):
                 mac.aes_decrypt_block(KEY16, bytes(size))
         assert mac.tdes_encrypt_ecb(KEY16, b"") == b""
+
+    @pytest.mark.parametrize("length", [0, 8, 17, 32])
+    def test_keys_of_algorithm_1_have_16_or_24_bytes(self, length: int) -> None:
+        with pytest.raises(ValueError, match="16 or 24"):
+            MacKey(MacAlgorithm.TDES, bytes(length))
+
+    def test_padding_is_the_enum_and_not_for_cmac(self) -> None:
+        with pytest.raises(ValueError, match="padding of its own"):
+            MacKey(MacAlgorithm.AES_CMAC, KEY16, MacPadding.METHOD_2)
+        with pytest.raises(TypeError):
+            MacKey(MacAlgorithm.RETAIL, KEY16, 2)  # type: ignore[arg-type]
 
     def test_algorithms_are_the_enum(self) -> None:
         with pytest.raises(TypeError):

@@ -48,9 +48,10 @@ class MaskedPan(str):
 
 @pytest.fixture(params=["fastest", "portable"], scope="module", autouse=True)
 def core(request: pytest.FixtureRequest) -> Iterator[str]:
-    mac._force_portable(request.param == "portable")
+    portable = "portable" if request.param == "portable" else None
+    mac._use_paths(aes=portable, des=portable)
     yield request.param
-    mac._force_portable(False)
+    mac._use_paths()
 
 
 def vectors(group: str) -> list[dict[str, Any]]:

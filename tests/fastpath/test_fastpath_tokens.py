@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -385,3 +386,74 @@ class TestDamage:
         for take in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="cannot be pickled or copied"):
                 take(table)
+
+
+class TestAdditionsInUse:
+    def test_they_are_seen_at_once_and_counted(self, tmp_path: Path) -> None:
+        table = build(tmp_path / "t", cards(100))
+        for n in range(100, 3000):
+            assert table.get(pan_of(n)) == 0
+            table.add(KEY.digest(pan_of(n)), n + 1)
+            assert table.get(pan_of(n)) == n + 1
+        assert len(table) == 3000
+        asked = [pan_of(n) for n in range(3500)]
+        assert table.get_many(asked) == [*range(1, 3001), *[0] * 500]
+
+    def test_digests_that_begin_alike(self, tmp_path: Path) -> None:
+        """Same first 8 bytes: the last 4 decide; same place: the next free one is taken."""
+        table = build(tmp_path / "t", {})
+        alike = [b"12345678" + n.to_bytes(4) for n in range(200)]
+        for n, digest in enumerate(alike, 1):
+            table.add(digest, n)
+        for n, digest in enumerate(alike, 1):
+            table.add(digest, n)  # the same again changes nothing
+            with pytest.raises(ValueError, match="another card"):
+                table.add(digest, n + 1)
+        assert len(table) == 200
+
+    def test_look_ups_in_other_threads_meanwhile(self, tmp_path: Path) -> None:
+        table = build(tmp_path / "t", cards(10))
+        asked = [pan_of(n) for n in range(5000)]
+        wrong: list[int] = []
+        stop = threading.Event()
+
+        def look() -> None:
+            while not stop.is_set():
+                found = table.get_many(asked)
+                wrong.extend(n for n, card in enumerate(found, 1) if card not in (0, n))
+
+        threads = [threading.Thread(target=look) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for n in range(10, 5000):
+            table.add(KEY.digest(pan_of(n)), n + 1)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        assert table.get_many(asked) == list(range(1, 5001))
+
+
+class TestGenerations:
+    def test_a_table_knows_when_it_was_replaced(self, tmp_path: Path) -> None:
+        old = build(tmp_path / "t", cards(10))
+        assert old.is_current
+        new = build(tmp_path / "t", cards(20))
+        assert not old.is_current
+        assert new.is_current
+        (tmp_path / "t").unlink()
+        assert new.is_current  # there is nothing newer
+
+    def test_additions_go_on_into_the_next_one(self, tmp_path: Path) -> None:
+        old = build(tmp_path / "t", cards(10))
+        for n in range(10, 200):
+            old.add(KEY.digest(pan_of(n)), n + 1)
+        TokenTable.build(
+            tmp_path / "t", ((KEY.digest(pan), card) for pan, card in cards(100).items())
+        )
+        new = TokenTable.open(tmp_path / "t", KEY, after=old)
+        assert len(new) == len(old) == 200
+        asked = [pan_of(n) for n in range(250)]
+        assert new.get_many(asked) == old.get_many(asked) == [*range(1, 201), *[0] * 50]
+        new.add(KEY.digest(pan_of(240)), 241)
+        assert (new.get(pan_of(240)), old.get(pan_of(240))) == (241, 0)

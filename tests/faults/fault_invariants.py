@@ -17,10 +17,22 @@ from fault_load import Asked, Kind
 
 from tests.client.messages import Reply
 
-__all__ = ["Broken", "Seen", "Tables", "check", "check_record", "read_tables"]
+__all__ = [
+    "RECEIPT",
+    "Broken",
+    "Seen",
+    "Tables",
+    "check",
+    "check_record",
+    "check_transfers",
+    "read_tables",
+]
 
 _ECASH = 60
 _TOMBSTONE = 21
+_REVERSAL, RECEIPT = 20, 31
+_WAY = 9
+"""The account between two cards."""
 _ISSUED_MINOR = 10_000
 
 _LINKS = """
@@ -59,6 +71,8 @@ class Seen:
     reversed: int
     barred: int
     links: int
+    transfers: int
+    """Which moved value, undone since or not."""
 
 
 def demand(holds: bool, words: str, *facts: object) -> None:
@@ -95,6 +109,7 @@ def check(url: str, record: Sequence[Asked]) -> Seen:
     tables = read_tables(url)
     check_chains(tables)
     check_postings(tables)
+    check_transfers(tables)
     return check_record(tables, record)
 
 
@@ -171,6 +186,39 @@ def check_postings(tables: Tables) -> None:
             demand(sums[card_id, purse] == row[name], "postings are not the row", card_id, name)
 
 
+def halves(tables: Tables) -> tuple[set[Any], set[Any]]:
+    """Links that send to another card, or get back from one; and what they did to that card."""
+    operations = {
+        (link["month"], link["batch_id"], link["n"], link["card_id"]): link["operation"]
+        for link in tables.links
+    }
+    own, other = set(), set()
+    for posting in tables.postings:
+        if _WAY in (posting["debit_kind"], posting["credit_kind"]):
+            link = (posting["month"], posting["batch_id"], posting["n"], posting["card_id"])
+            out = posting["credit_kind"] == _WAY
+            undoes = operations[link] == _REVERSAL
+            if not undoes:
+                demand(out is (operations[link] != RECEIPT), "the wrong way", link)
+            (other if out is undoes else own).add(link)
+    return own, other
+
+
+def check_transfers(tables: Tables) -> None:
+    """Both links of a transfer or none: each batch leaves nothing between two cards."""
+    ways: dict[tuple[Any, ...], int] = defaultdict(int)
+    for posting in tables.postings:
+        batch = (posting["month"], posting["batch_id"], posting["purse"])
+        for side, sign in (("debit", -1), ("credit", 1)):
+            if posting[f"{side}_kind"] == _WAY:
+                ways[batch] += sign * posting["amount_minor"]
+    for batch, amount in ways.items():
+        demand(amount == 0, "half a transfer", batch, amount)
+    own, other = halves(tables)
+    sides = [Counter((month, batch) for month, batch, _, _ in side) for side in (own, other)]
+    demand(sides[0] == sides[1], "not as many links on either side")
+
+
 # -- the tables against what was heard ----------------------------------------------------------
 
 
@@ -197,6 +245,7 @@ def check_record(tables: Tables, record: Sequence[Asked]) -> Seen:
         reversed=sum(1 for reply in replies if reply.state == "REVERSED"),
         barred=sum(1 for reply in replies if reply.why == "BARRED"),
         links=len(tables.links),
+        transfers=sum(1 for a in record if a.kind is Kind.TRANSFER and effect_minor(a)),
     )
 
 
@@ -236,13 +285,13 @@ def effect_minor(asked: Asked) -> int:
     """What the replies say it did to the card's available amount."""
     if not asked.settling or not was_approved(asked):
         return 0
-    if asked.kind is Kind.REDEEM:
+    if asked.kind in (Kind.REDEEM, Kind.TRANSFER):
         return -asked.amount_minor
     if asked.kind is Kind.LOAD:
         return asked.amount_minor
     if asked.kind is Kind.REVERSAL and asked.settling[0].state == "REVERSED":
         assert asked.original is not None
-        sign = 1 if asked.original.kind is Kind.REDEEM else -1
+        sign = -1 if asked.original.kind is Kind.LOAD else 1
         return sign * asked.amount_minor
     return 0
 
@@ -291,7 +340,10 @@ def check_nothing_unheard(tables: Tables, record: Iterable[Asked], cards: set[in
         if asked.kind is Kind.REVERSAL and asked.settling and asked.settling[0].state == "NOTHING"
     )
     tombstones = 0
+    _, told_on_the_other_card = halves(tables)
     for link in tables.links:
+        if (link["month"], link["batch_id"], link["n"], link["card_id"]) in told_on_the_other_card:
+            continue
         if link["card_id"] not in cards or link["version"] == 1:
             continue
         if link["operation"] == _TOMBSTONE:
@@ -326,6 +378,8 @@ def check_balances(tables: Tables, record: Iterable[Asked], cards: dict[str, int
     for asked in record:
         if asked.card.pan in expected:
             expected[asked.card.pan] += effect_minor(asked)
+        if asked.to_card is not None and asked.to_card.pan in expected:
+            expected[asked.to_card.pan] -= effect_minor(asked)
     for number, amount in expected.items():
         row = tables.rows[cards[number]]
         demand(

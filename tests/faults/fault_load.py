@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import itertools
 import random
 import threading
 import time
@@ -26,7 +27,7 @@ __all__ = [
     "Cast",
     "Kind",
     "Load",
-    "first_approval_s",
+    "longest_gap_s",
     "running",
 ]
 
@@ -43,6 +44,7 @@ class Kind(enum.Enum):
     LOAD = "load"
     REVERSAL = "reversal"
     BALANCE = "balance"
+    TRANSFER = "transfer"
 
 
 @dataclass
@@ -63,6 +65,8 @@ class Asked:
     request: Request
     amount_minor: int = 0
     original: Asked | None = None
+    to_card: Card | None = None
+    """Where a transfer goes; of its reversal, where it had gone."""
     attempts: list[Attempt] = field(default_factory=list)
     abandoned: bool = False
 
@@ -214,7 +218,7 @@ class Till(threading.Thread):
         chosen = self._random.choices([s for _, s in steps], [w for w, _ in steps])[0]
         for asked in dict.fromkeys(chosen()):
             self._chase(asked)
-            if asked.settling and asked.kind in (Kind.REDEEM, Kind.LOAD):
+            if asked.settling and asked.kind in (Kind.REDEEM, Kind.LOAD, Kind.TRANSFER):
                 self._past.append(asked)
         del self._past[:-_MEMORY]
 
@@ -229,7 +233,7 @@ class Till(threading.Thread):
                 asked.abandoned = True
                 return
             if time.monotonic() > deadline:
-                raise AssertionError(f"not answered in {_CHASE_S:.0f} s: {asked.replies}")
+                raise AssertionError(f"not answered in {_CHASE_S:.0f} s: {asked.replies[-3:]}")
             if asked.attempts[-1].reply is not None:
                 time.sleep(self._random.uniform(0.005, 0.05))
             line = self._random.randrange(2)
@@ -315,6 +319,8 @@ class Till(threading.Thread):
         if card in self._cast.poor:
             amount = self._random.randint(300, 3000)
             asked = Asked(Kind.REDEEM, card, make.redeem(card, amount), amount)
+        elif self._random.random() < 0.25:
+            asked = self._transfer(card)
         elif self._random.random() < 0.55:
             amount = self._random.randint(1, 40)
             asked = Asked(Kind.REDEEM, card, make.redeem(card, amount), amount)
@@ -324,10 +330,26 @@ class Till(threading.Thread):
         self.record.append(asked)
         return asked
 
+    def _transfer(self, card: Card) -> Asked:
+        """To a card that always has as much left again."""
+        others = [other for other in (*self._cast.hot, *self._cast.cold) if other != card]
+        to_card, amount = self._random.choice(others), self._random.randint(1, 40)
+        request = self._make(0).transfer(card, to_card, amount)
+        return Asked(Kind.TRANSFER, card, request, amount, to_card=to_card)
+
     def _reversal(self, original: Asked) -> Asked:
-        request = self._make(0).reverse(original.request, mti=self._random.choice(["0400", "0420"]))
+        to_card = original.to_card
+        named = {"de103": to_card.pan} if to_card and self._random.random() < 0.5 else {}
+        mti = self._random.choice(["0400", "0420"])
+        request = self._make(0).reverse(original.request, mti=mti, **named)
+        amount_minor = original.amount_minor
         reversal = Asked(
-            Kind.REVERSAL, original.card, request, original.amount_minor, original=original
+            Kind.REVERSAL,
+            original.card,
+            request,
+            amount_minor,
+            original=original,
+            to_card=to_card,
         )
         self.record.append(reversal)
         return reversal
@@ -375,13 +397,20 @@ class Load:
         return sum(1 for till in self._tills for asked in list(till.record) if asked.settling)
 
 
-def first_approval_s(record: Sequence[Asked], after: float) -> float:
-    """Seconds from that moment to the first approval of something that was sent after it."""
-    return min(
-        attempt.replied_at - after
+def longest_gap_s(record: Sequence[Asked], after: float, within_s: float = 15.0) -> float:
+    """The longest time without an approval that begins in the seconds after that moment."""
+    approved_at = sorted(
+        attempt.replied_at
         for asked in record
         for attempt in asked.attempts
-        if attempt.sent_at >= after and attempt.reply is not None and attempt.reply.code == "00"
+        if attempt.reply is not None and attempt.reply.code == "00"
+    )
+    begins = [at for at in approved_at if at < after][-1:]
+    moments = begins + [at for at in approved_at if at >= after]
+    return max(
+        later - earlier
+        for earlier, later in itertools.pairwise(moments)
+        if earlier < after + within_s
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fault_invariants import Seen, check, demand
-from fault_load import REPLY_TIMEOUT_S, Cast, Load, Switch, first_approval_s, running
+from fault_load import REPLY_TIMEOUT_S, Cast, Load, Switch, longest_gap_s, running
 from fault_stack import Apart, Plain, Stack
 from fault_switch import BrokenSwitch
 
@@ -94,9 +94,9 @@ class Scene:
         demand(bool(happened), f"the fault was not met: {fault}")
 
     def approved_again(self, name: str, after: float) -> None:
-        """Measure the time to the first approval of what was sent after that moment."""
+        """Measure the longest time in which nobody was approved, after that moment."""
         record = [asked for load in self.loads for asked in load.record]
-        self.measure(name, first_approval_s(record, after))
+        self.measure(name, longest_gap_s(record, after))
 
     def measure(self, name: str, seconds: float) -> None:
         """Keep a time; of several in one round the longest."""

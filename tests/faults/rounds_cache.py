@@ -32,7 +32,7 @@ def killed(scene: Scene) -> None:
             eventually(lambda n=answered: load.answered > n + 20, 60)
     scene.judge()
     for moment in moments:
-        scene.approved_again("approval after the cache was lost", moment)
+        scene.approved_again("no approval after the cache was lost", moment)
 
 
 def again_and_again(*command: str) -> Callable[[Scene], None]:
@@ -68,7 +68,7 @@ def silent(scene: Scene) -> None:
             scene.met(load.answered > answered, "it did not go on without")
         time.sleep(0.6)
     scene.judge()
-    scene.approved_again("approval after the cache fell silent", stopped_at)
+    scene.approved_again("no approval after the cache fell silent", stopped_at)
 
 
 @fault("F4", "CLIENT PAUSE: alive, and answers nobody")
@@ -152,7 +152,7 @@ def gone(scene: Scene) -> None:
         apart.revive()
         time.sleep(0.6)
     scene.judge()
-    scene.approved_again("approval after the cache was lost", killed_at)
+    scene.approved_again("no approval after the cache was lost", killed_at)
     scene.counts["refused batches"] += int(scene.switch.metric(_STALE) - stale)
 
 
@@ -182,7 +182,7 @@ def promoted(behind: bool) -> Callable[[Scene], None]:
                 apart.all_to_cache(0)
                 time.sleep(0.3)
             scene.judge()
-            scene.approved_again("approval after a replica was promoted", split_at)
+            scene.approved_again("no approval after a replica was promoted", split_at)
             scene.counts["refused batches"] += int(scene.switch.metric(_STALE) - stale)
         finally:
             wire.stop()

@@ -61,7 +61,7 @@ def bad_weather(where: str, kind: str) -> Callable[[Scene], None]:
             answered = load.answered
             eventually(lambda: load.answered > answered + 50, 60)
         scene.judge()
-        scene.approved_again(f"approval after the network to the {where} was {kind}", calm_at)
+        scene.approved_again(f"no approval after the network to the {where} was {kind}", calm_at)
         happened = sum(proxy.broken for proxy in proxies) - broken
         scene.counts["broken connections"] += happened
         weather = _WEATHER[kind]

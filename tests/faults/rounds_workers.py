@@ -93,7 +93,7 @@ def everything(scene: Scene) -> None:
         answered = load.answered
         eventually(lambda: load.answered > answered + 50, 60)
     seen = scene.judge()
-    scene.approved_again("approval after kill -9 of everything", killed_at)
+    scene.approved_again("no approval after kill -9 of everything", killed_at)
     scene.met(seen.unanswered > 0, "no request was hit")
 
 

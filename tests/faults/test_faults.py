@@ -12,7 +12,15 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from fault_invariants import Broken, Seen, check, check_record, read_tables
+from fault_invariants import (
+    RECEIPT,
+    Broken,
+    Seen,
+    check,
+    check_record,
+    check_transfers,
+    read_tables,
+)
 from fault_load import Asked, Kind, Load, running
 from fault_round import cast_of
 from fault_switch import BrokenSwitch, sql
@@ -41,6 +49,7 @@ def test_a_load_without_a_fault_leaves_everything_in_order(switch: BrokenSwitch)
     assert seen.unanswered == 0
     assert seen.reversed > 0
     assert seen.barred > 0
+    assert seen.transfers > 5
     assert seen.repeated > 20
 
 
@@ -105,6 +114,11 @@ def test_the_judge_sees_what_is_wrong(switch: BrokenSwitch) -> None:
     with instead(enquiry, fields={**asking.reply.fields, 54: wrong}):
         pass
     check_record(tables, record)
+    half = next(link for link in tables.links if link["operation"] == RECEIPT)
+    place = (half["batch_id"], half["n"])
+    others = [each for each in tables.postings if (each["batch_id"], each["n"]) != place]
+    with pytest.raises(Broken, match="half a transfer"):
+        check_transfers(dataclasses.replace(tables, postings=others))
 
 
 # -- verify -------------------------------------------------------------------------------------

@@ -17,9 +17,12 @@ import rounds_network
 import rounds_postgres
 import rounds_workers
 from fault_invariants import Broken
+from fault_load import Asked, Attempt, Kind, longest_gap_s
 from fault_results import Results, report
 from fault_round import Cannot, Fault, Scene, faults, play
 from fault_stack import Apart, Plain, Stack
+
+from tests.client.messages import Card, Reply
 
 SEED = "tests"
 OF_ALL_KINDS = [one for several in faults().values() for one in several]
@@ -114,3 +117,14 @@ def test_a_round_that_missed_its_fault_does_not_count() -> None:
     scene = Scene.__new__(Scene)
     with pytest.raises(Broken, match="the fault was not met: nobody died"):
         scene.met([], "nobody died")
+
+
+def test_the_longest_time_without_an_approval() -> None:
+    def heard(at: float, code: str = "00") -> Asked:
+        reply = Reply("0210", {39: code}, {}, True, b"")
+        return Asked(Kind.LOAD, Card.__new__(Card), None, attempts=[Attempt(at - 0.1, at, reply)])
+
+    record = [heard(at) for at in (1.0, 2.0, 2.1, 2.9, 9.0, 40.0)] + [heard(5.0, "91")]
+    assert longest_gap_s(record, 1.5, within_s=5.0) == pytest.approx(9.0 - 2.9)
+    assert longest_gap_s(record, 1.5, within_s=1.0) == pytest.approx(1.0)
+    assert longest_gap_s(record, 8.0) == pytest.approx(40.0 - 9.0)

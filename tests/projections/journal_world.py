@@ -26,9 +26,10 @@ DAY_S = 86_400
 POLICY = Policy()
 FACTS = msgspec.msgpack.encode(CardFacts(1, "978", "9912"))
 
-APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 49)) + ")"
+APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 52)) + ")"
 
-Request = tuple[int, CardRequest]
+Request = tuple[int, CardRequest] | tuple[int, CardRequest, int]
+"""A card, what is asked of it, and the other card where there is one."""
 
 
 class World:
@@ -109,10 +110,12 @@ class World:
         batch_id = (9 << 40) + next(self.numbers)
         moment = Moment(int(self.now.timestamp()), self.now.strftime("%y%m"), batch_id)
         touched: dict[int, WorkingCard] = {}
-        for card_id, request in requests:
-            card = self.cards[card_id]
-            touched[card_id] = card
-            decide(request, card, moment, POLICY)
+        for card_id, request, *others in requests:
+            card = touched[card_id] = self.cards[card_id]
+            other = self.cards[others[0]] if others else None
+            if other is not None:
+                touched[other.card_id] = other
+            decide(request, card, moment, POLICY, other)
         arguments = batch_arguments(batch_id, self.now, list(touched.values()))
         made = []
         for card_id, card in touched.items():

@@ -22,7 +22,7 @@ from switch.projections.checkpoints import (
 from switch.projections.reading import START, read_entries
 from switch.projections.sealing import FIRST, Sealer, last_block
 from switch.signing import SigningKey, SigningKeyError
-from switch.verify import CHECKS, Finding, Report, chains, digests, verify
+from switch.verify import CHECKS, Finding, Report, chains, digests, rows, verify
 
 CARD, OTHER = 1, 2
 
@@ -149,7 +149,8 @@ async def test_an_inserted_link_is_named(journal: World, url: str, sealer: Seale
     await journal.connection.script(
         "insert into link select month, batch_id, 77, card_id, 99, prev_batch_id, request_key,"
         " operation, response, 'ZZZZZZZZZZZZ', purse, amount_minor, available_after, held_after,"
-        f" undoes, terminal_id, merchant_id, posted_at, xid, body from link where {THE_LINK}"
+        " undoes, terminal_id, merchant_id, batch_number, counts, counted_minor, posted_at, xid,"
+        f" body from link where {THE_LINK}"
     )
     report = await checked(url, sealer)
     assert named(report, digests.CHECK) == [(CARD, 99)]
@@ -341,7 +342,7 @@ async def test_a_row_that_is_not_its_last_links_state_is_named(
 ) -> None:
     await journal.connection.script(change)
     report = await checked(url, None)
-    assert Finding(chains.CHECK, CARD, 10, what) in report.findings
+    assert Finding(rows.CHECK, CARD, 10, what) in report.findings
     assert report.skipped == [f"{digests.CHECK} (no master key)"]
 
 
@@ -351,7 +352,7 @@ async def test_a_card_that_holds_something_from_nowhere_is_named(journal: World,
         f"update card_state set state = (select state from card_state where card_id = {CARD})"
         " where card_id = 50"
     )
-    assert (50, 0) in named(await checked(url, None), chains.CHECK)
+    assert (50, 0) in named(await checked(url, None), rows.CHECK)
 
 
 async def test_without_full_a_sample_and_what_is_not_sealed_is_replayed(

@@ -52,6 +52,7 @@ _TYPES = {
     Operation.UNBLOCK: "95",
     Operation.HOLD: "00",
     Operation.ADVICE: "00",
+    Operation.TRANSFER: "40",
 }
 _FROM_ACCOUNT = frozenset(
     {
@@ -73,6 +74,8 @@ def next_transaction_id() -> str:
 
 
 def processing_code(operation: Operation, purse: Purse = Purse.ECASH) -> str:
+    if operation is Operation.TRANSFER:
+        return f"{_TYPES[operation]}{purse:02d}{purse:02d}"
     if operation in _FROM_ACCOUNT:
         return f"{_TYPES[operation]}{purse:02d}00"
     return f"{_TYPES[operation]}00{purse:02d}"

@@ -48,7 +48,8 @@ OPERATIONS = tuple(
     if operation
     not in (
         *(Operation.ISSUE, Operation.REVERSAL, Operation.TOMBSTONE, Operation.OUTCOME),
-        *(Operation.COMPLETION, Operation.HOLD_EXPIRY),
+        Operation.UPLOAD,
+        *(Operation.COMPLETION, Operation.HOLD_EXPIRY, Operation.TRANSFER, Operation.RECEIPT),
     )
 )
 """What can be asked for by its operation alone."""

@@ -30,9 +30,11 @@ STATUS_FOR = {
     Operation.UNBLOCK: CardStatus.BLOCKED,
 }
 NEVER_KEPT = (Operation.BALANCE, Operation.OUTCOME)
-"""Approved, they leave no link; each has its own tests."""
-NOT_SENT = (Operation.ISSUE, Operation.REVERSAL, Operation.TOMBSTONE)
-KEPT = tuple(op for op in Operation if op not in (*NEVER_KEPT, *NOT_SENT))
+"""Approved, they leave no link; each has its own tests, as uploads have."""
+NOT_SENT = (Operation.ISSUE, Operation.REVERSAL, Operation.TOMBSTONE, Operation.UPLOAD)
+TWO_CARDS = (Operation.TRANSFER, Operation.RECEIPT)
+"""In test_rules_transfers."""
+KEPT = tuple(op for op in Operation if op not in (*NEVER_KEPT, *NOT_SENT, *TWO_CARDS))
 REVERSIBLE = tuple(op for op in KEPT if op is not Operation.HOLD_EXPIRY)
 """The sweeper's request has a key that no terminal can name."""
 

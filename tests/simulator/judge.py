@@ -17,7 +17,8 @@ from .world import Delivery, Story
 __all__ = ["Broken", "judge", "verdict"]
 
 _TOMBSTONE = 21
-_CARD, _MERCHANT, _SHORTFALL, _SUSPENSE = 1, 2, 4, 5
+_CARD, _MERCHANT, _SHORTFALL, _SUSPENSE, _WAY = 1, 2, 4, 5, 9
+_PROGRAMME = 1
 _UNDECIDED = "91"
 _FIELDS = (
     *("code", "tx", "rrn", "rule", "approval", "amount", "balances", "rs"),
@@ -75,6 +76,13 @@ class Judge:
         for at, link in enumerate(self._database.links):
             self._committed[link["card_id"]].append(at)
             self._under_key[link["request_key"].hex()].append((link["card_id"], at))
+        self._spans: dict[int, tuple[int, int]] = {}
+        """Where a batch's links begin and end in the journal."""
+        for at, link in enumerate(self._database.links):
+            first, _ = self._spans.get(link["batch_id"], (at, 0))
+            self._spans[link["batch_id"]] = first, at + 1
+        self._receivers: list[tuple[dict[str, Any], int, str]] = []
+        """Links that say something of another card as it was then, and what."""
         self._models: dict[int, CardModel] = {}
         self._states: dict[int, list[tuple[int, int, int]]] = {}
         self._owed: dict[str, dict[str, int]] = {}
@@ -83,6 +91,7 @@ class Judge:
         """All of it."""
         for card_id in self._database.rows:
             self._replay(card_id)
+        self._check_receivers()
         self._refused = {refusal["stan"] for refusal in self._database.refusals}
         for delivery in self._story.deliveries:
             if delivery.answer is not None and delivery.answer["code"] != "12":
@@ -106,6 +115,8 @@ class Judge:
             link = _opened(row)
             if row["operation"] == _TOMBSTONE:
                 self._check_tombstone(model, link, following)
+            elif link["other"][0] and (link["key"], link["content"]) not in self._messages:
+                self._check_counterpart(model, link)
             else:
                 self._check_link(model, link)
             states.append((model.available, model.held, model.status))
@@ -145,6 +156,7 @@ class Judge:
         demand(message is not None, "a link nobody asked for", link)
         assert message is not None
         demand(message["card"] == link["card"], "a link on another card", link, message)
+        message = message | {"half": self._half(link)}
         expected = model.expect(message, link["now_s"])
         if not _fits(link, expected):
             expected = model.expect(message, link["now_s"], forgets=True)
@@ -160,9 +172,61 @@ class Judge:
             known = own or model.is_late(message, link["now_s"])
             demand(known, "an advice whose own request may still come", link, message)
         model.apply(message, expected, link, link["now_s"])
+        if "receiver" in expected:
+            original = self._messages_under(message["names_key"])
+            receiver = message["to"] if message["op"] == "transfer" else original["to"]
+            self._receivers.append((link, receiver, expected["receiver"]))
         self._check_postings(message, expected, link)
         if link["code"] in ("00", "10"):
             self._check_balances(model, message, answer)
+
+    def _messages_under(self, key: str) -> dict[str, Any]:
+        return next((m for (k, _), m in self._messages.items() if k == key), {"to": 0})
+
+    def _half(self, link: dict[str, Any]) -> dict[str, Any] | None:
+        """The link on another card that is one transaction with this one; it says so, too."""
+        card_id, version = link["other"]
+        if not card_id:
+            return None
+        chain = self._database.links_of(card_id)
+        demand(0 < version <= len(chain), "half a transfer", link)
+        half = _opened(chain[version - 1])
+        demand(half["batch"] == link["batch"], "two halves in two batches", link, half)
+        demand(half["other"] == [link["card"], link["version"]], "another's half", link, half)
+        demand(half["effect"] == -link["effect"], "halves of different size", link, half)
+        demand(half["key"] not in (link["key"], ""), "two links under one key", link)
+        demand(half["answer"]["tx"] != link["answer"]["tx"], "two links of one TX", link)
+        return half
+
+    def _check_counterpart(self, model: CardModel, link: dict[str, Any]) -> None:
+        """What a transfer, or its reversal, did to the card that it went to."""
+        main = self._half(link)
+        assert main is not None
+        message = self._messages.get((main["key"], main["content"]))
+        demand(message is not None, "half of what nobody asked for", link)
+        assert message is not None
+        if message["op"] == "transfer":
+            demand(message["to"] == link["card"], "to another card", link, message)
+            model.receive(link, main)
+        else:
+            model.give_up(link)
+        demand(link["answer"]["balances"] == "", "DE 54 of a card that was not asked for", link)
+        self._check_postings(message, {"effect": link["effect"], "way": True}, link)
+
+    def _check_receivers(self) -> None:
+        """What was said of another card was so at the time."""
+        for link, card_id, what in self._receivers:
+            model = self._models.get(card_id)
+            if what == "unfit" and model is None:
+                continue
+            demand(model is not None, "taken from no card", link)
+            first, last = self._spans[link["batch"]]
+            versions = range(self._version_at(card_id, first), self._version_at(card_id, last) + 1)
+            states = [self._states[card_id][version] for version in versions]
+            if what == "unfit":
+                demand(any(s != ACTIVE for *_, s in states), "a card that could receive", link)
+            else:
+                demand(any(a == 0 for a, *_ in states), "a receiver that had some of it", link)
 
     def _check_balances(
         self, model: CardModel, message: dict[str, Any], answer: dict[str, Any]
@@ -180,6 +244,11 @@ class Judge:
             demand(posting["amount_minor"] > 0, "a posting of nothing", posting)
             sums[posting["debit_kind"], posting["debit_id"]] -= posting["amount_minor"]
             sums[posting["credit_kind"], posting["credit_id"]] += posting["amount_minor"]
+        card = expected.get("effect", 0) + expected.get("held", 0)
+        if expected.get("way"):
+            due = {(_CARD, link["card"]): card, (_WAY, _PROGRAMME): -card} if card else {}
+            demand(dict(sums) == due, "other postings than due", dict(sums), due, message)
+            return
         merchant = message["merchant"]
         owed = dict(expected.get("owed", {"shortfall": 0, "suspense": 0}))
         relieves = expected.get("relieves", 0)
@@ -194,7 +263,6 @@ class Judge:
         elif message["op"] == "reversal":
             original["shortfall"] += owed["shortfall"]
         self._owed[message["key"]] = dict(owed)
-        card = expected.get("effect", 0) + expected.get("held", 0)
         due = {
             (_CARD, link["card"]): card,
             (_SHORTFALL, merchant): -owed["shortfall"],
@@ -344,7 +412,7 @@ def balances(available: int, held: int) -> str:
 
 def _opened(row: dict[str, Any]) -> dict[str, Any]:
     """A link's row with its body as plain values."""
-    content, answer, _, _, _, _, moves, state, consumed, *_ = msgspec.msgpack.decode(row["body"])
+    content, answer, _, _, _, _, moves, state, consumed, *more = msgspec.msgpack.decode(row["body"])
     net: dict[int, int] = defaultdict(int)
     taken: dict[int, int] = defaultdict(int)
     for move in moves:
@@ -366,5 +434,9 @@ def _opened(row: dict[str, Any]) -> dict[str, Any]:
         "answer": dict(zip(_FIELDS, answer, strict=False)),
         "moves": {lot: amount for lot, amount in net.items() if amount},
         "taken": dict(taken),
+        "kinds": [(abs(amount), *kind) for _, amount, *kind in moves],
+        "lots": [move[0] for move in moves],
+        "undoes": row["undoes"],
+        "other": more[-2:],
         "state": msgspec.msgpack.decode(state),
     }

@@ -19,6 +19,7 @@ ACTIVE, FROZEN = 3, 7
 HOLDS_MAX = 16
 _SALES = ("redeem", "advice", "completion")
 _TO_MERCHANT = ("redeem", "cash_out", "advice", "completion")
+_OUT = (*_TO_MERCHANT, "transfer")
 _NEVER = 1 << 40
 
 
@@ -123,6 +124,15 @@ class CardModel:
 
     def _load(self, message: Message) -> Expected:
         return {"code": "00", "effect": message["amount"], "amount": message["amount"]}
+
+    def _transfer(self, message: Message) -> Expected:
+        """Whether the other card could receive is judged where its state is known."""
+        if message["amount"] > self.available:
+            return {"code": "51"}
+        if message["half"] is None:
+            return {"code": "05", "rules": {"TOCARD"}, "receiver": "unfit"}
+        amount = message["amount"]
+        return {"code": "00", "effect": -amount, "amount": amount, "way": True}
 
     def _cash_out(self, message: Message) -> Expected:
         cashable = sum(lot["left"] for lot in self.lots.values() if lot["cashable"])
@@ -260,6 +270,8 @@ class CardModel:
         done["undoes"] = original
         if hold is not None:
             return done | {"effect": undone, "held": -undone}
+        if original["op"] == "transfer":
+            return done | self._untransfer(message, undone)
         if original["op"] in _TO_MERCHANT:
             paid = -sum(min(x, 0) for x in self._still_out(original).values())
             unpaid = min(undone, max(left - paid, 0))
@@ -278,6 +290,63 @@ class CardModel:
             done["owed"] = {"shortfall": due - found, "suspense": 0}
         pays = min(kept, unpaid, self.available - found)
         return done | {"effect": -found - pays, "relieves": pays}
+
+    def _untransfer(self, message: Message, undone: int) -> Expected:
+        """All that the receiver still has, and no more than is left of the transfer."""
+        half, spent = message["half"], {"rs": "PARTIAL", "rules": {"SPENT"}, "way": True}
+        if half is None:
+            return spent | {"receiver": "empty", "amount": 0, "undoes": None}
+        found = min(undone, half["available"] - half["effect"])
+        if found < undone:
+            return spent | {"effect": found, "amount": found}
+        return {"effect": found, "amount": found, "way": True, "rules": {""}}
+
+    def receive(self, link: dict[str, Any], main: dict[str, Any]) -> None:
+        """The other end of a transfer: a new lot for each that gave, of its kind."""
+        demand(self.status == ACTIVE, "a card that could not receive", link)
+        demand(link["kinds"] == main["kinds"], "value of another kind", link, main)
+        for number, (amount, origin, cashable, expires, _) in zip(
+            link["lots"], link["kinds"], strict=True
+        ):
+            self.lots_made += 1
+            demand(number == self.lots_made, "received into no new lot", link)
+            lot = {"left": amount, "paid": origin == 1, "cashable": cashable, "expires": expires}
+            self.lots[number] = lot
+        demand(sum(link["moves"].values()) == link["effect"] > 0, "another amount", link)
+        self._note(link, "receipt")
+
+    def give_up(self, link: dict[str, Any]) -> None:
+        """The other end of a transfer's reversal: out of the very lots first."""
+        receipt = next((e for e in self.entries.values() if e["version"] == link["undoes"]), None)
+        demand(receipt is not None and receipt["op"] == "receipt", "undoes no receipt", link)
+        assert receipt is not None
+        out = self._still_out(receipt)
+        own = sum(min(out[lot], self.lots[lot]["left"]) for lot in receipt["lots"] if out[lot] > 0)
+        taken = -sum(link["moves"].get(lot, 0) for lot in receipt["lots"])
+        demand(taken >= min(own, -link["effect"]), "taken out of other lots", link, receipt)
+        for lot, amount in link["moves"].items():
+            self.lots[lot]["left"] += amount
+            demand(amount < 0 <= self.lots[lot]["left"], "a lot below zero", lot, link)
+        demand(sum(link["moves"].values()) == link["effect"], "another amount", link)
+        receipt["undone_by"].append(self._note(link, "give_up"))
+
+    def _note(self, link: dict[str, Any], op: str) -> Entry:
+        demand(link["key"] not in self.entries, "a second link for one key", link)
+        entry: Entry = {
+            **{name: link[name] for name in ("key", "content", "version", "answer")},
+            "before": None,
+            "op": op,
+            "approved": link["code"] == "00",
+            "posted_s": link["now_s"],
+            "amount": abs(link["effect"]),
+            "tx": link["answer"]["tx"],
+            "approval": "",
+            "lots": dict(link["moves"]),
+            "undone_by": [],
+        }
+        demand(entry["approved"], "half of a refusal", link)
+        self.entries[link["key"]] = entry
+        return entry
 
     def _still_out(self, entry: Entry) -> dict[int, int]:
         """Per lot, what an original took (below 0) or gave and is not back yet."""
@@ -371,9 +440,9 @@ class CardModel:
             demand(list(moves) == [self.lots_made], "a load that is no new lot", link)
             new = {"left": 0, "paid": True, "cashable": True, "expires": 0}
             self.lots[self.lots_made] = new
-        if op in ("redeem", "hold", "advice", "cash_out"):
+        if op in ("redeem", "hold", "advice", "cash_out", "transfer"):
             demand(moves == self._in_order(-effect, op == "cash_out"), "not the lots' turn", link)
-        if undoes is not None and undoes["op"] in _TO_MERCHANT and op in ("return", "reversal"):
+        if undoes is not None and undoes["op"] in _OUT and op in ("return", "reversal"):
             out = self._still_out(undoes)
             fits = all(0 < x <= -out.get(lot, 0) for lot, x in moves.items())
             demand(fits, "not back into the very lots", moves, out, message)

@@ -41,7 +41,8 @@ CARD_COLUMNS = _names(
 )
 LINK_COLUMNS = _names(
     "card_id version prev_batch_id request_key operation response tx purse amount_minor "
-    "available_after held_after undoes terminal_id merchant_id body"
+    "available_after held_after undoes terminal_id merchant_id batch_number counts counted_minor "
+    "body"
 )
 POSTING_COLUMNS = _names(
     "n leg card_id debit_kind debit_id credit_kind credit_id amount_minor purse currency"
@@ -163,9 +164,9 @@ class MemoryDatabase:
         """The function of the same name; the migrations have it in SQL."""
         month, batch_id, posted_at = args[:3]
         cards = _rows(CARD_COLUMNS, args[3:16])
-        links = _rows(LINK_COLUMNS, args[16:31])
-        postings = _rows(POSTING_COLUMNS, args[31:41])
-        refusals = _rows(REFUSAL_COLUMNS, args[41:48])
+        links = _rows(LINK_COLUMNS, args[16:34])
+        postings = _rows(POSTING_COLUMNS, args[34:44])
+        refusals = _rows(REFUSAL_COLUMNS, args[44:51])
         if cards:
             if not all(self.is_as_expected(card) for card in cards):
                 return 1 if self.knows_batch(month, batch_id) else 2
@@ -239,7 +240,7 @@ class MemoryDatabase:
                 for link in chain
                 if link["tx"] in transaction_ids or link["tx"][-6:] in approval_codes
             ]
-        return [dict(link) for link in found if link["month"] >= oldest_month]
+        return [link | {"batch_closed": False} for link in found if link["month"] >= oldest_month]
 
 
 def _rows(names: list[str], columns: Sequence[Any]) -> list[dict[str, Any]]:

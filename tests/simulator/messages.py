@@ -22,6 +22,7 @@ _CODES = {
     Op.RETURN: "200060",
     Op.CASH_OUT: "616000",
     Op.BALANCE: "316000",
+    Op.TRANSFER: "406060",
 }
 _CLASSES = {
     Op.HOLD: "10",
@@ -128,6 +129,14 @@ class Maker:
             return CARD_BASE + action.card
         return CARD_BASE + (action.card + 1) % count if count > 1 else NO_CARD
 
+    def to_id(self, action: Action) -> int:
+        """The card that a message names as the other end of a transfer; 0 for none."""
+        if action.to_card is None:
+            return 0
+        known = action.to_card < len(self._plan.setting.cards)
+        to_id = CARD_BASE + action.to_card if known else NO_CARD
+        return to_id if to_id != self.card_id(action) else 0
+
     def make(self, action: Action, *, tx: str = "", approval: str = "", hold: int = 0) -> Sent:
         """The message of an action; the rest is what the parent's answer has brought."""
         terminal = self.terminals[action.till]
@@ -138,7 +147,10 @@ class Maker:
         names_original = action.names == "90"
         original_key = self._original_key(action)
         nothing = parent is not None and parent.op in (Op.BALANCE, Op.REVERSAL)
-        content = (self._code(action), action.amount_minor, action.final_minor, named_tx)
+        content = (
+            *(self._code(action), action.amount_minor, action.final_minor, named_tx),
+            action.to_card,
+        )
         request = CardRequest(
             operation=_OPERATIONS.get(action.op) or Operation[action.op.name],
             key=self.key(action),
@@ -167,6 +179,7 @@ class Maker:
             "content": request.fingerprint.hex(),
             "instant": self._instant_s(action),
             "card": self.card_id(action),
+            "to": self.to_id(action),
             "merchant": terminal.merchant_id,
             "floor": terminal.floor_limit_minor,
             "tolerance": terminal.completion_tolerance_percent,

@@ -29,6 +29,7 @@ class Op(enum.StrEnum):
     COMPLETION = "completion"
     ADVICE = "advice"
     EXPIRY = "expiry"
+    TRANSFER = "transfer"
     REVERSAL = "reversal"
     OUTCOME = "outcome"
 
@@ -43,6 +44,9 @@ class Action:
     till: int
     card: int
     amount_minor: int = 0
+    to_card: int | None = None
+    """Which card a transfer goes to (one past the last: one that does not exist), or which one its
+    reversal names."""
     parent: int | None = None
     """The action that this one is about."""
     waits: bool = False
@@ -190,6 +194,7 @@ _WEIGHTS = {
     Op.COMPLETION: 12,
     Op.ADVICE: 8,
     Op.EXPIRY: 3,
+    Op.TRANSFER: 14,
     Op.REVERSAL: 28,
     Op.OUTCOME: 8,
 }
@@ -310,12 +315,15 @@ def _draw_action(
             chance.randrange(longest_ms) for _ in range(chance.randint(1, 3))
         )
     parents = [action for action in before if action.op in _PARENTS.get(op, ())]
-    if op in _PARENTS and not parents:
+    if (op in _PARENTS and not parents) or (op is Op.TRANSFER and len(setting.cards) == 1):
         op = Op.REDEEM
     if op in _PARENTS:
         parent = chance.choice(parents[-8:])
         till, card = parent.till, parent.card
         settings |= _about(chance, op, parent)
+    elif op is Op.TRANSFER:
+        others = [n for n in range(len(setting.cards)) if n != card]
+        settings["to_card"] = chance.choice([*others * 6, len(setting.cards)])
     elif op is Op.CASH_OUT:
         settings["amount_minor"] = chance.choice((0, 100))
     elif op is Op.REDEEM and chance.random() < 0.04:
@@ -359,6 +367,8 @@ def _about(chance: random.Random, op: Op, parent: Action) -> dict[str, object]:
         settings["reason"] = chance.choice(("time_out", "time_out", "customer", "merchant"))
         if chance.random() < 0.2:
             settings["final_minor"] = chance.choice((0, amount_minor // 2, amount_minor))
+        if parent.op is Op.TRANSFER:
+            settings["to_card"] = chance.choice((None, parent.to_card))
     elif op is Op.OUTCOME:
         settings |= {"bars": chance.random() < 0.4, "amount_minor": 0}
     return settings

@@ -16,10 +16,13 @@ import rules.authorize
 import rules.holds
 import rules.outcome
 import rules.reversal
+import rules.transfers
+from rules.booking import approve
 from rules.cards import WorkingCard
-from rules.lots import give_back
+from rules.lots import LotMove, Origin, give_back
 from rules.requests import Operation
 from rules.window import Window
+from switch.batch import Ticket
 from switch.journal import journal
 from switch.journal.journal import JournalSession, Outcome
 from switch.pipeline import Batch, Decided, Lane, Pipeline
@@ -231,6 +234,63 @@ def look_for_originals_without_slack(patch: pytest.MonkeyPatch) -> None:
         return await read(session, query, oldest_month)
 
     patch.setattr(JournalSession, "read_history", bounded)
+
+
+@bug
+def take_only_one_of_the_two_cards(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Ticket, "card_ids", property(lambda ticket: (ticket.card_id,)))
+
+
+@bug
+def forget_the_receivers_link(patch: pytest.MonkeyPatch) -> None:
+    def half(request: Any, card: Any, *args: Any, **named: Any) -> Any:
+        if request.operation is Operation.RECEIPT:
+            return None
+        return approve(request, card, *args, **named)
+
+    patch.setattr(rules.transfers, "approve", half)
+
+
+@bug
+def give_back_more_than_the_receiver_has(patch: pytest.MonkeyPatch) -> None:
+    """The sender gets all of it back, the receiver gives what there is."""
+
+    def generous(request: Any, card: Any, moment: Any, **named: Any) -> Any:
+        if request.operation is Operation.REVERSAL and named.get("rule") and card.state.ecash.lots:
+            lot = card.state.ecash.lots[-1]
+            lot.available_minor += 1
+            more = LotMove(lot.lot_id, 1, lot.origin, lot.cashable, lot.expires_day, 0)
+            named["moves"] = [*named.get("moves", ()), more]
+            named["effect_minor"] = named.get("effect_minor", 0) + 1
+        return approve(request, card, moment, **named)
+
+    patch.setattr(rules.transfers, "approve", generous)
+
+
+@bug
+def receive_everything_as_paid_value(patch: pytest.MonkeyPatch) -> None:
+    receive = rules.transfers._receive
+
+    def paid(card: Any, purse: Any, sent: Any) -> Any:
+        plain = [
+            LotMove(
+                m.lot_id, m.amount_minor, Origin.PAID, cashable=True, expires_day=0, sponsor_id=0
+            )
+            for m in sent
+        ]
+        return receive(card, purse, plain)
+
+    patch.setattr(rules.transfers, "_receive", paid)
+
+
+@bug
+def undo_a_transfer_on_the_senders_side_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.transfers, "take_back", lambda lots, given, amount_minor: [])
+
+
+@bug
+def learn_of_no_receiver(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lane, "_learn_receivers", lambda *args: False)
 
 
 @pytest.mark.parametrize("name", BUGS)

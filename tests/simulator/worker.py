@@ -170,7 +170,8 @@ class Life:
         now = trio.current_time()
         self._waiting[delivery.number] = delivery
         card_id = sent.message["card"]
-        ticket = Ticket(request, card_id, now, now + ANSWER_WITHIN_S, delivery)
+        to_id = sent.message["to"]
+        ticket = Ticket(request, card_id, now, now + ANSWER_WITHIN_S, delivery, to_id)
         self._pipeline.submit([ticket])
 
     # What the pipeline tells

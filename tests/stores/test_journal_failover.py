@@ -15,7 +15,7 @@ from store_sessions import WAIT_S, Answers, Sessions, Stores, backend, state_of,
 
 from switch.journal.bridge import Connection
 from switch.journal.connection import JournalConnection
-from switch.journal.journal import JournalDown, Outcome
+from switch.journal.journal import JournalDown, JournalSession, Outcome
 from switch.journal.witness import DIRECTORY, Witness, missing_batch
 from switch.prepare import _refuse_what_lags
 from switch.supervisor import CannotPrepare
@@ -123,11 +123,13 @@ async def test_a_page_that_is_half_written_says_nothing(
 # -- a standby that commits wait for ------------------------------------------------------------
 
 
-async def wait_for_nobody(owner: Connection) -> None:
+async def wait_for_nobody(owner: Connection, journal: JournalSession) -> None:
+    """Commits wait for a standby that there is not; the session's own backend has heard of it."""
     await owner.script("set synchronous_commit = local")
     await owner.script("alter system set synchronous_standby_names = 'nosuch'")
     await owner.value("select pg_reload_conf()")
-    while (await owner.value("show synchronous_standby_names")) != "nosuch":
+    show = "select current_setting('synchronous_standby_names') as name"
+    while (await journal.rows(show))[0]["name"] != "nosuch":
         await trio.sleep(0.01)
 
 
@@ -154,7 +156,7 @@ async def test_a_barrier_on_another_server_proves_nothing(
     journal = session(new_batch_id())
     pid = await backend(journal)
     before = await owner.rows("select * from card_state where card_id = $1", card_id)
-    await wait_for_nobody(owner)
+    await wait_for_nobody(owner, journal)
     answers = Answers()
     try:
         with trio.fail_after(2 * WAIT_S):
@@ -194,7 +196,7 @@ async def test_what_is_only_read_is_told_when_the_standby_has_it(
     pid = await backend(journal)
     await journal.confirm()
     assert await owner.rows("select from barrier where run = $1", journal._run) == []
-    await wait_for_nobody(owner)
+    await wait_for_nobody(owner, journal)
     done = trio.Event()
 
     async def confirm() -> None:
@@ -221,7 +223,7 @@ async def test_what_is_only_read_is_not_told_when_the_server_is_lost(
 ) -> None:
     journal = session(new_batch_id())
     pid = await backend(journal)
-    await wait_for_nobody(owner)
+    await wait_for_nobody(owner, journal)
     try:
         with trio.fail_after(2 * WAIT_S):
             async with trio.open_nursery() as nursery:

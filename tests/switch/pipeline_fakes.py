@@ -174,6 +174,13 @@ class FakeJournal:
         """Transaction ids of a card's links, in order."""
         return [link.answer.transaction_id for link in self.links[card_id]]
 
+    def happened(self, card_id: int) -> list[str]:
+        """Of each link of a card, the transaction id of the request that it was made for."""
+        return [
+            link.answer.rrn if link.operation is Operation.RECEIPT else link.answer.transaction_id
+            for link in self.links[card_id]
+        ]
+
     def available(self, card_id: int) -> int:
         return state_in(self.rows[card_id]).ecash.available_minor
 
@@ -286,6 +293,7 @@ class House:
         amount_minor: int = 10,
         *,
         within_s: float = 4.0,
+        to: int = 0,
         **changes: Any,
     ) -> Ticket:
         """A request that nobody has sent before, or one that differs by `changes`."""
@@ -301,7 +309,11 @@ class House:
         }
         now = trio.current_time()
         request = CardRequest(**(settings | changes))
-        return Ticket(request, card_id, now, now + within_s, number)
+        return Ticket(request, card_id, now, now + within_s, number, to)
+
+    def transfer(self, card_id: int, to: int, amount_minor: int = 10, **changes: Any) -> Ticket:
+        """A request that needs two cards."""
+        return self.ticket(card_id, Operation.TRANSFER, amount_minor, to=to, **changes)
 
     def repeat_of(self, ticket: Ticket) -> Ticket:
         """The same request again, as another message."""
@@ -310,7 +322,7 @@ class House:
             ticket.request, transaction_id=format_transaction_id(number)
         )
         now = trio.current_time()
-        return Ticket(request, ticket.card_id, now, now + 4.0, number)
+        return Ticket(request, ticket.card_id, now, now + 4.0, number, ticket.other_id)
 
     def submit(self, *tickets: Ticket) -> None:
         self.pipeline.submit(tickets)

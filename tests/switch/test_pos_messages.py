@@ -202,7 +202,7 @@ class TestVerbs:
 
     def test_every_verb_has_words_and_either_a_code_or_its_own_filler(self) -> None:
         assert set(VERBS) == set(Verb)
-        referring = {Verb.REVERSE, Verb.OUTCOME, Verb.REPEAT}
+        referring = {Verb.REVERSE, Verb.OUTCOME, Verb.REPEAT, Verb.RECONCILE}
         for verb, spec in VERBS.items():
             assert spec.words
             assert (verb in referring) == (not spec.processing_code and not spec.network_code)

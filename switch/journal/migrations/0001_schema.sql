@@ -105,6 +105,9 @@ create table link (
     undoes int not null default 0,
     terminal_id int not null,
     merchant_id int not null,
+    batch_number text not null default '',      -- BN as it was sent, '' where none was
+    counts smallint not null default 0,         -- in a reconciliation: see rules/settlement.py
+    counted_minor bigint not null default 0 check (counted_minor >= 0),
     posted_at timestamptz not null,
     xid xid8 not null default pg_current_xact_id(),     -- readers follow the order of commits by it
     body bytea not null,
@@ -113,6 +116,9 @@ create table link (
 create index link_card on link (card_id, version);
 create index link_key on link (request_key);
 create index link_undoes on link (card_id) where undoes > 0;
+-- What a terminal has done since its last batch was closed, and what it did last. The links of one
+-- batch have one xid: entries of a terminal are equal within it, which deduplication keeps small.
+create index link_terminal on link (terminal_id, xid);
 
 create table posting (
     month date not null,

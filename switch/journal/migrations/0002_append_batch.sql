@@ -10,7 +10,8 @@ create function append_batch(
     -- links, in order of card_id and version
     l_card bigint[], l_version int[], l_prev_batch bigint[], l_key bytea[], l_operation smallint[],
     l_response smallint[], l_tx text[], l_purse smallint[], l_amount bigint[], l_after bigint[],
-    l_held bigint[], l_undoes int[], l_terminal int[], l_merchant int[], l_body bytea[],
+    l_held bigint[], l_undoes int[], l_terminal int[], l_merchant int[], l_number text[],
+    l_counts smallint[], l_counted bigint[], l_body bytea[],
     -- postings; p_n is the position of its link
     p_n smallint[], p_leg smallint[], p_card bigint[], p_debit_kind smallint[], p_debit_id bigint[],
     p_credit_kind smallint[], p_credit_id bigint[], p_amount bigint[], p_purse smallint[],
@@ -56,15 +57,17 @@ begin
         end if;
         insert into link (month, batch_id, n, card_id, version, prev_batch_id, request_key, operation,
                           response, tx, purse, amount_minor, available_after, held_after, undoes,
-                          terminal_id, merchant_id, posted_at, body)
+                          terminal_id, merchant_id, batch_number, counts, counted_minor,
+                          posted_at, body)
         select p_month, p_batch_id, l.n, l.card_id, l.version, l.prev_batch, l.key, l.operation,
                l.response, l.tx, l.purse, l.amount, l.after, l.held, l.undoes, l.terminal,
-               l.merchant, p_posted_at, l.body
+               l.merchant, l.number, l.counts, l.counted, p_posted_at, l.body
         from unnest(l_card, l_version, l_prev_batch, l_key, l_operation, l_response, l_tx, l_purse,
-                    l_amount, l_after, l_held, l_undoes, l_terminal, l_merchant, l_body)
+                    l_amount, l_after, l_held, l_undoes, l_terminal, l_merchant, l_number, l_counts,
+                    l_counted, l_body)
             with ordinality
             as l (card_id, version, prev_batch, key, operation, response, tx, purse, amount, after,
-                  held, undoes, terminal, merchant, body, n);
+                  held, undoes, terminal, merchant, number, counts, counted, body, n);
         if cardinality(p_n) > 0 then
             insert into posting (month, batch_id, n, leg, card_id, debit_kind, debit_id, credit_kind,
                                  credit_id, amount_minor, purse, currency)

@@ -10,6 +10,7 @@ create function account_name(kind smallint, id bigint) returns text language sql
         when 6 then 'fee:' || id
         when 7 then 'promo:' || id
         when 8 then 'breakage:' || id
+        when 9 then 'transfer:' || id
     end
 $$;
 

@@ -1,0 +1,112 @@
+"""Rows as the bytes that digests are made of, for rows that do not come from Postgres.
+
+`record_send`, the binary form of a row in Postgres: how many columns, then per column the number of
+its type, its length, and its value.
+"""
+
+from __future__ import annotations
+
+import datetime
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from switch.projections.reading import LINK_COLUMNS, POSTING_COLUMNS
+
+__all__ = ["LINK_TYPES", "POSTING_TYPES", "link_image", "posting_image"]
+
+_DAY_ZERO = datetime.date(2000, 1, 1)
+_ZERO = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
+_MICROSECOND = datetime.timedelta(microseconds=1)
+
+
+class _Kind(NamedTuple):
+    oid: int
+    type: type
+    length: int
+    """In bytes; -1 where each value has its own."""
+    pack: Callable[[Any], bytes]
+
+
+def _date(value: datetime.date) -> bytes:
+    return struct.pack("!i", (value - _DAY_ZERO).days)
+
+
+def _instant(value: datetime.datetime) -> bytes:
+    return struct.pack("!q", (value - _ZERO) // _MICROSECOND)
+
+
+_INT2 = _Kind(21, int, 2, struct.Struct("!h").pack)
+_INT4 = _Kind(23, int, 4, struct.Struct("!i").pack)
+_INT8 = _Kind(20, int, 8, struct.Struct("!q").pack)
+_BYTEA = _Kind(17, bytes, -1, bytes)
+_CHAR = _Kind(1042, str, -1, str.encode)
+_TEXT = _Kind(25, str, -1, str.encode)
+_DATE = _Kind(1082, datetime.date, 4, _date)
+_TIMESTAMPTZ = _Kind(1184, datetime.datetime, 8, _instant)
+_XID8 = _Kind(5069, int, 8, struct.Struct("!Q").pack)
+
+_KINDS = {
+    "month": _DATE,
+    "batch_id": _INT8,
+    "n": _INT2,
+    "card_id": _INT8,
+    "version": _INT4,
+    "prev_batch_id": _INT8,
+    "request_key": _BYTEA,
+    "operation": _INT2,
+    "response": _INT2,
+    "tx": _CHAR,
+    "purse": _INT2,
+    "amount_minor": _INT8,
+    "available_after": _INT8,
+    "held_after": _INT8,
+    "undoes": _INT4,
+    "terminal_id": _INT4,
+    "merchant_id": _INT4,
+    "batch_number": _TEXT,
+    "counts": _INT2,
+    "counted_minor": _INT8,
+    "posted_at": _TIMESTAMPTZ,
+    "xid": _XID8,
+    "body": _BYTEA,
+    "leg": _INT2,
+    "debit_kind": _INT2,
+    "debit_id": _INT8,
+    "credit_kind": _INT2,
+    "credit_id": _INT8,
+    "currency": _CHAR,
+}
+
+
+def _kinds(columns: str) -> tuple[_Kind, ...]:
+    return tuple(_KINDS[name.strip()] for name in columns.split(","))
+
+
+_LINK = _kinds(LINK_COLUMNS)
+_POSTING = _kinds(POSTING_COLUMNS)
+
+LINK_TYPES = tuple(kind.type for kind in _LINK)
+POSTING_TYPES = tuple(kind.type for kind in _POSTING)
+"""The Python types of a row's values, in order."""
+
+
+def _maker(kinds: Sequence[_Kind]) -> Callable[[Sequence[Any]], bytes]:
+    head = struct.pack("!i", len(kinds))
+    columns = [(struct.pack("!ii", kind.oid, kind.length), kind) for kind in kinds]
+
+    def image(values: Sequence[Any]) -> bytes:
+        parts = [head]
+        for (prefix, kind), value in zip(columns, values, strict=True):
+            packed = kind.pack(value)
+            parts.append(prefix if kind.length >= 0 else struct.pack("!ii", kind.oid, len(packed)))
+            parts.append(packed)
+        return b"".join(parts)
+
+    return image
+
+
+link_image = _maker(_LINK)
+"""The image of a link, from its values in the order of LINK_COLUMNS."""
+posting_image = _maker(_POSTING)
+"""The image of a posting, from its values in the order of POSTING_COLUMNS."""
