@@ -49,7 +49,7 @@ bench: setup
 # tests and the fuzz corpus. Needs gcc's libasan.
 SANITIZED := build/sanitized
 sanitize: setup
-	CFLAGS="-g -fsanitize=address,undefined -fno-sanitize-recover=all" \
+	FASTPATH_OPTIMIZE=-O1 CFLAGS="-g1 -fsanitize=address,undefined -fno-sanitize-recover=all" \
 		LDFLAGS="-fsanitize=address,undefined" $(BIN)/python setup.py -q build_ext --force \
 		--build-lib $(SANITIZED) --build-temp $(SANITIZED)-objects
 	cp -r fastpath/*.py fastpath/packagers $(SANITIZED)/fastpath/

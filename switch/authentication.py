@@ -10,7 +10,15 @@ from fastpath.specs import DE
 from switch.connection import Connection
 from switch.programme import AcquirerLink, Programme, TerminalEntry
 
-__all__ = ["Received", "first_uses", "lacks_pin_key", "terminal_of", "verify"]
+__all__ = [
+    "Received",
+    "first_uses",
+    "lacks_named_pin_key",
+    "may_have_new_mac_key",
+    "may_have_new_pin_key",
+    "terminal_of",
+    "verify",
+]
 
 _TERMINAL, _MERCHANT, _SECURITY_CONTROL = (
     int(DE.TERMINAL),
@@ -43,6 +51,8 @@ def terminal_of(message: Message, programme: Programme, link: AcquirerLink) -> T
     code = message.get(_TERMINAL)
     terminal = programme.terminals.get(code.strip()) if code is not None else None
     if terminal is None or not terminal.enabled or terminal.link != link.name:
+        return None
+    if not link.enabled:
         return None
     merchant = message.get(_MERCHANT)
     if merchant is not None and merchant.strip() != terminal.merchant_code:
@@ -80,23 +90,41 @@ def verify(messages: Sequence[Received]) -> tuple[list[Received], list[Received]
 
 def _candidates(received: Received) -> tuple[MacKey, ...]:
     assert received.terminal is not None
+    return received.terminal.keys.mac_candidates(_versions(received)[0])
+
+
+def _versions(received: Received) -> tuple[int, int]:
+    """The versions of MAC and PIN key that DE 53 names; 0 for the one it does not."""
     control = received.message.get(_SECURITY_CONTROL)
-    return received.terminal.keys.mac_candidates(int(control[:2]) if control else None)
+    return (int(control[:2]), int(control[2:4])) if control else (0, 0)
 
 
-def lacks_pin_key(received: Received) -> bool:
-    """Whether DE 53 names a PIN key that this terminal does not have, as far as is known here."""
-    terminal, message = received.terminal, received.message
-    control = message.get(_SECURITY_CONTROL)
-    assert terminal is not None
-    version = int(control[2:4]) if control is not None else 0
-    return version != 0 and terminal.keys.pin_key(version) is None
+def may_have_new_mac_key(received: Received) -> bool:
+    """Whether a wrong MAC may be right under a key that this worker does not know yet.
+
+    Not where the message names a version that is taken here: then it is simply wrong.
+    """
+    named = _versions(received)[0]
+    return bool(received.message.mac) and not (named and _candidates(received))
 
 
-def first_uses(received: Received) -> list[tuple[int, str, int]]:
+def may_have_new_pin_key(received: Received) -> bool:
+    """The same of a PIN block that no known key opens."""
+    return not _versions(received)[1] or lacks_named_pin_key(received)
+
+
+def lacks_named_pin_key(received: Received) -> bool:
+    """Whether DE 53 names a PIN key that is not taken here, as far as is known."""
+    assert received.terminal is not None
+    named = _versions(received)[1]
+    return named != 0 and not received.terminal.keys.pin_candidates(named)
+
+
+def first_uses(received: Received, pin_version: int = 0) -> list[tuple[int, str, int]]:
     """(terminal, usage, version) of keys that a key change handed out and this message uses.
 
-    They are the current ones from their first use in a message with a right MAC.
+    They are the current ones from their first use in a message with a right MAC. `pin_version` is
+    that of the key which opened the PIN block; a version that DE 53 names is used as well.
     """
     terminal = received.terminal
     assert terminal is not None
@@ -106,7 +134,6 @@ def first_uses(received: Received) -> list[tuple[int, str, int]]:
     number, found = terminal.rules.terminal_id, []
     if keys.pending and received.mac_key is keys.mac_candidates(keys.pending)[0]:
         found.append((number, "mac", keys.pending))
-    control = received.message.get(_SECURITY_CONTROL)
-    if keys.pending_pin and control and int(control[2:4]) == keys.pending_pin:
+    if keys.pending_pin and keys.pending_pin in (pin_version, _versions(received)[1]):
         found.append((number, "pin", keys.pending_pin))
     return found

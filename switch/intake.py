@@ -11,20 +11,30 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from fastpath.codec import Message, decode, encode, encode_unsealed, seal
+from fastpath.codec import decode, encode, encode_unsealed, seal
 from fastpath.errors import FormatError
 from fastpath.mac import sign_many
 from fastpath.specs import DE
 from rules.ledger import Answer
 from rules.responses import Response, Rule
-from switch.authentication import Received, first_uses, lacks_pin_key, terminal_of, verify
+from switch.authentication import (
+    Received,
+    first_uses,
+    lacks_named_pin_key,
+    may_have_new_mac_key,
+    may_have_new_pin_key,
+    terminal_of,
+    verify,
+)
 from switch.connection import Connection
 from switch.journal.rows import Refusal
 from switch.logs import RateLimited
 from switch.metrics import FrameRefusal, Metrics
 from switch.pipeline import Pipeline, Ticket
 from switch.programme import AcquirerLink, Programme
+from switch.refusal_row import refusal_row
 from switch.settlement import Desk, DeskTicket
+from switch.sweeper import SweptHold
 from switch.wire.link import Frame, LinkState
 from switch.wire.private import build_private
 from switch.wire.replies import plain_answer, reply_fields, reply_mti
@@ -39,8 +49,8 @@ _ACQUIRER, _STAN, _RRN = int(DE.ACQUIRER), int(DE.STAN), int(DE.RRN)
 _NETWORK_CODE, _PRIVATE = int(DE.NETWORK_CODE), int(DE.PRIVATE)
 _CARD_CLASSES = frozenset("12346")
 _SIGN_ON, _SIGN_OFF, _KEY_CHANGE, _ECHO = "001", "002", "101", "301"
-_DOUBTS_MAX = 1_000
-"""Messages with a wrong MAC that wait until it has been looked for a newer key."""
+_DOUBTS_MAX = 4_096
+"""Messages that wait until it has been looked for a newer key; one more is told 91."""
 _KEY_CHANGES_MAX = 1_000
 _REFUSALS_WAITING_MAX = 10_000
 _LINES_PER_SECOND_MAX = 100
@@ -97,26 +107,27 @@ class Intake:
         answers: list[tuple[Received, Answer]] = []
         decoded = self._decode(connection, frames, now, answers)
         verified = self._authenticate(decoded, link, answers, self.doubts)
-        self._go_on(verified, link, answers)
+        self._go_on(verified, link, answers, self.doubts)
 
     def resume(self, doubtful: Sequence[Received]) -> None:
         """It has been looked for newer keys: these MACs are right by now, or wrong."""
         for received in doubtful:
             link = self.programme.links[received.connection.link.config.name]
             answers: list[tuple[Received, Answer]] = []
-            self._go_on(self._authenticate([received], link, answers, None), link, answers)
+            verified = self._authenticate([received], link, answers, None)
+            self._go_on(verified, link, answers, None)
 
     def cannot_look(self, doubtful: Sequence[Received]) -> None:
         """Postgres is down: whether these MACs are right cannot be said now."""
-        rule = Rule.STORE
-        answers = [(each, self._plain(each, Response.CANNOT_DECIDE, rule)) for each in doubtful]
-        self.reply(answers)
+        answer = Response.CANNOT_DECIDE
+        self.reply([(each, self._plain(each, answer, Rule.STORE)) for each in doubtful])
 
     def _go_on(
         self,
         verified: list[Received],
         link: AcquirerLink,
         answers: list[tuple[Received, Answer]],
+        doubts: deque[Received] | None,
     ) -> None:
         """From authenticated messages to tickets or replies."""
         now_s = int(self._utc_now().timestamp())
@@ -131,7 +142,10 @@ class Intake:
                 answers.append((received, self._format_refusal(received, error)))
             else:
                 if isinstance(ticket, Ticket):
-                    tickets.append(ticket)
+                    # A PIN block that none of the known keys opens may be made with a new one.
+                    unopened = doubts is not None and ticket.request.pvv == b""
+                    if not (unopened and self._doubt(received, answers, may_have_new_pin_key)):
+                        tickets.append(ticket)
                 elif isinstance(ticket, DeskTicket):
                     desk_tickets.append(ticket)
                 elif ticket is not None:
@@ -196,23 +210,38 @@ class Intake:
                 answers.append((received, refusal))
         verified, wrong = verify(known)
         if doubts is not None:
-            unsure = [received for received in wrong if received.message.mac]
-            unsure += [received for received in verified if lacks_pin_key(received)]
-            del unsure[max(_DOUBTS_MAX - len(doubts), 0) :]
-            if unsure:
-                doubts.extend(unsure)
-                self.on_key_work()
-                wrong = [received for received in wrong if received not in unsure]
-                verified = [received for received in verified if received not in unsure]
+            doubt = self._doubt
+            wrong = [each for each in wrong if not doubt(each, answers, may_have_new_mac_key)]
+            verified = [each for each in verified if not doubt(each, answers, lacks_named_pin_key)]
         for received in wrong:
             self._metrics.frame_refused(FrameRefusal.MAC)
             answers.append((received, self._refusal(received, Response.MAC_WRONG, Rule.MAC)))
         for received in verified:
-            used = first_uses(received)
-            if used:
-                self.first_uses.update(used)
-                self.on_key_work()
+            self._use(received)
         return verified
+
+    def _doubt(
+        self,
+        received: Received,
+        answers: list[tuple[Received, Answer]],
+        may_be_newer: Callable[[Received], bool],
+    ) -> bool:
+        """Whether a message is put aside, or told 91, until it has been looked for newer keys."""
+        if self.doubts is None or not may_be_newer(received):
+            return False
+        if len(self.doubts) >= _DOUBTS_MAX:
+            answers.append((received, self._plain(received, Response.CANNOT_DECIDE, Rule.BUSY)))
+        else:
+            self.doubts.append(received)
+            self.on_key_work()
+        return True
+
+    def _use(self, received: Received, pin_version: int = 0) -> None:
+        """Note the first use of keys that a key change handed out."""
+        used = first_uses(received, pin_version)
+        if used:
+            self.first_uses.update(used)
+            self.on_key_work()
 
     def _translate(
         self, received: Received, link: AcquirerLink, now_s: int
@@ -276,13 +305,13 @@ class Intake:
         return plain_answer(self._next_transaction_id(), response, rule, rrn)
 
     def _refusal(self, received: Received, response: Response, rule: Rule) -> Answer:
-        self.refusals.append(self._row(received, response, rule))
+        self.refusals.append(refusal_row(received, response, rule))
         self._tell(received, response, rule)
         return self._plain(received, response, rule)
 
     def _format_refusal(self, received: Received, error: FormatError) -> Answer:
         self._tell(received, Response.FORMAT_ERROR, Rule.FORMAT, error=str(error))
-        self.refusals.append(self._row(received, Response.FORMAT_ERROR, Rule.FORMAT))
+        self.refusals.append(refusal_row(received, Response.FORMAT_ERROR, Rule.FORMAT))
         return self._plain(received, Response.FORMAT_ERROR, Rule.FORMAT)
 
     def _tell(self, received: Received, response: Response, rule: Rule, **more: object) -> None:
@@ -299,20 +328,6 @@ class Intake:
             **more,
         )
 
-    def _row(
-        self, received: Received, response: Response, rule: Rule, digest: bytes = b""
-    ) -> Refusal:
-        message = received.message
-        return Refusal(
-            link=received.connection.link.config.name,
-            mti=message.mti,
-            response=response.value,
-            rule=rule.value,
-            terminal=_printable(message.get(_TERMINAL)),
-            stan=_printable(message.get(_STAN)),
-            card_digest=digest,
-        )
-
     # Answers out: the pipeline's observer
 
     def answered(self, answers: Sequence[tuple[Ticket, Answer]]) -> None:
@@ -323,6 +338,8 @@ class Intake:
         """The same for answers that come with the message they are to."""
         replies = []
         for received, answer in answers:
+            if isinstance(received, SweptHold):  # nobody waits for it
+                continue
             assert isinstance(received, Received)
             replies.append((received, answer))
             if answer.rule:
@@ -336,7 +353,7 @@ class Intake:
         """The refusal log's row for a card that does not exist."""
         received = ticket.context
         assert isinstance(received, Received)
-        return self._row(received, answer.response, answer.rule, ticket.request.card_digest)
+        return refusal_row(received, answer.response, answer.rule, ticket.request.card_digest)
 
     def batch_committed(self, size: int, seconds: float) -> None:
         """Count a batch."""
@@ -361,7 +378,8 @@ class Intake:
             if received.private:
                 fields[_PRIVATE] = f"{fields[_PRIVATE]!s}{build_private(received.private)}"
             mti = reply_mti(message.mti) or "0810"
-            bodies.append(_unsigned(message, mti, fields, signed=received.mac_key is not None))
+            build = encode if received.mac_key is None else encode_unsealed
+            bodies.append(build(message.packager, mti, fields))
         signed = [
             (at, received.mac_key)
             for at, (received, _) in enumerate(answers)
@@ -380,14 +398,3 @@ class Intake:
         sent = self._monotonic()
         self._metrics.answered([(r.message.mti, a.response.value) for r, a in answers])
         self._metrics.latency.observe_many([sent - r.arrived for r, _ in answers])
-
-
-def _unsigned(message: Message, mti: str, fields: dict[int, str | bytes], *, signed: bool) -> bytes:
-    if signed:
-        return encode_unsealed(message.packager, mti, fields)
-    return encode(message.packager, mti, fields)
-
-
-def _printable(text: str | None) -> str:
-    """A field as the refusal log keeps it: bounded, without control characters."""
-    return "".join(c if c.isprintable() else "?" for c in (text or "")[:15])

@@ -39,6 +39,7 @@ from switch.keyblock import (
 )
 from switch.keys import KeyUsage, MasterKey, check_value
 from switch.logs import RateLimited
+from switch.metrics import Metrics
 from switch.programme import ProgrammeSource, TerminalEntry
 from switch.terminal_keys import PinFormat
 from switch.wire.private import parse_private
@@ -48,6 +49,9 @@ __all__ = ["KeyDesk"]
 
 _LOOK_PERIOD_S = 1.0
 _LOOKS_APART_S = 0.1
+_RETIRE_PERIOD_S = 60.0
+_HAND_OUTS_PER_LOOK = 16
+"""Whoever asks for keys all the time must not keep waiting what has only to be looked up."""
 _TRIES = 5
 _ALGORITHM_AT = 7
 """Where a key block's header names the algorithm of its key (X9.143, table 2)."""
@@ -60,7 +64,8 @@ where terminal_id = $1 and usage = 'kek' order by version desc limit 1
 """
 _DUE = "select version, sent, check_value from key_change_due($1, $2, $3)"
 _HAND_OUT = "select version, sent, check_value from hand_out_key($1, $2, $3, $4, $5, $6, $7)"
-_ACTIVATE = "select activate_key($1, $2, $3) as changed"
+_ACTIVATE = "select activate_key($1, $2, $3, $4) as changed"
+_RETIRE = "select retire_keys() as removed"
 
 log = logging.getLogger(__name__)
 
@@ -114,13 +119,21 @@ class KeyDesk:
         master_key: MasterKey,
         source: ProgrammeSource,
         intake: Intake,
+        metrics: Metrics,
         next_transaction_id: Callable[[], str],
+        *,
+        window_s: int,
+        answer_within_s: float,
     ) -> None:
+        """`window_s`: how long the key before a new one is taken after the new one's first use."""
         self._session = session
         self._master_key = master_key
         self._source = source
         self._intake = intake
+        self._metrics = metrics
         self._next_transaction_id = next_transaction_id
+        self._window_s = window_s
+        self._answer_within_s = answer_within_s
         self._limited = RateLimited(log)
         self._work = trio.Event()
         self._asked: deque[Received] = deque()
@@ -133,51 +146,96 @@ class KeyDesk:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        looked = trio.current_time()
+        looked = retired = trio.current_time()
+        self._measure()
         while True:
-            with trio.move_on_after(_LOOK_PERIOD_S):
-                await self._work.wait()
+            if not self._asked:
+                with trio.move_on_after(_LOOK_PERIOD_S):
+                    await self._work.wait()
             self._work = trio.Event()
+            handed_out = await self._hand_out_some()
             await self._note_first_uses()
-            handed_out = []
-            while self._asked:
-                handed_out.append(await self._hand_out(self._asked.popleft()))
             if not handed_out:
                 await trio.sleep_until(looked + _LOOKS_APART_S)
             looked = trio.current_time()
             await self._look()
             if handed_out:  # a new key is known here before its terminal is told of it
                 self._intake.reply(handed_out)
+            if looked - retired >= _RETIRE_PERIOD_S:
+                retired = looked
+                await self._retire()
 
     async def _look(self) -> None:
         """Learn what has changed; then the doubtful messages are told."""
         waiting = list(self._doubts)
         self._doubts.clear()
+        before = self._intake.programme
         try:
-            before = self._intake.programme
             after = await self._source.refreshed(before)
-        except JournalDown:
+        except Exception as error:  # the programme as it was goes on
+            if not isinstance(error, JournalDown):
+                self._limited.event(logging.ERROR, "programme-not-read", exception=error)
             self._intake.cannot_look(waiting)
             return
         if after is not before:
             self._intake.programme = after
+            self._metrics.programme_changes.inc()
             self._limited.event(logging.INFO, "programme-changed", terminals=len(after.terminals))
+        self._measure()
         self._intake.resume(waiting)
+
+    def _measure(self) -> None:
+        terminals = self._intake.programme.terminals.values()
+        oldest_s = min((t.tdes_since_s for t in terminals if t.tdes_since_s), default=0)
+        self._metrics.tdes_key_since.set(oldest_s)
+        self._metrics.programme_faults.set(len(self._source.faulty))
 
     async def _note_first_uses(self) -> None:
         """Kept for later where Postgres is down: until then both keys are taken."""
-        for use in list(self._intake.first_uses):
-            with contextlib.suppress(JournalDown):
-                changed = (await self._session.rows(_ACTIVATE, *use))[0]["changed"]
+        with contextlib.suppress(JournalDown):
+            for use in list(self._intake.first_uses):
+                rows = await self._session.rows(_ACTIVATE, *use, self._window_s)
                 self._intake.first_uses.discard(use)
-                if changed:
+                if rows[0]["changed"]:
                     terminal_id, usage, version = use
                     more = {"terminal_id": terminal_id, "usage": usage, "version": version}
                     self._limited.event(logging.INFO, "key-activated", **more)
 
+    async def _retire(self) -> None:
+        """Keys whose window is over are removed, here and in the tables."""
+        with contextlib.suppress(JournalDown):
+            removed = (await self._session.rows(_RETIRE))[0]["removed"]
+            if removed:
+                self._limited.event(logging.INFO, "keys-retired", count=removed)
+
+    async def _hand_out_some(self) -> list[tuple[Received, Answer]]:
+        """Answers to some of those that asked for a key, in order. Nothing has been sent yet."""
+        handed_out: list[tuple[Received, Answer]] = []
+        while self._asked and len(handed_out) < _HAND_OUTS_PER_LOOK:
+            # The request itself may be the first use of the last new key.
+            await self._note_first_uses()
+            handed_out.append(await self._hand_out(self._asked.popleft()))
+        if any(received.private for received, _ in handed_out):
+            try:
+                await self._session.confirm()
+            except JournalDown:
+                for at, (received, _) in enumerate(handed_out):
+                    received.private = {}
+                    handed_out[at] = self._cannot(received, Rule.STORE)
+        return handed_out
+
+    def _cannot(self, received: Received, rule: Rule) -> tuple[Received, Answer]:
+        return received, self._answer(received, Response.CANNOT_DECIDE, rule)
+
+    def _answer(self, received: Received, response: Response, rule: Rule) -> Answer:
+        rrn = received.message.get(_RRN) or ""
+        return plain_answer(self._next_transaction_id(), response, rule, rrn)
+
     async def _hand_out(self, received: Received) -> tuple[Received, Answer]:
         terminal, message = received.terminal, received.message
         assert terminal is not None
+        if trio.current_time() - received.arrived > self._answer_within_s:
+            return self._cannot(received, Rule.DEADLINE)
         response, rule = Response.APPROVED, Rule.NONE
         try:
             private = parse_private(message.get(_PRIVATE) or "")
@@ -195,8 +253,7 @@ class KeyDesk:
             more = {"terminal": terminal.code, "kind": type(error).__name__}
             self._limited.event(logging.ERROR, "key-not-handed-out", **more)
             response, rule = Response.FAULT, Rule.FAULT
-        answer = plain_answer(self._next_transaction_id(), response, rule, message.get(_RRN) or "")
-        return received, answer
+        return received, self._answer(received, response, rule)
 
     async def _key_for(
         self, received: Received, terminal: TerminalEntry, kind: _Kind

@@ -153,6 +153,16 @@ class Metrics:
         self.projector_lag_seconds = self._gauge(
             "projector_lag_seconds", "Age of the oldest link not projected yet"
         )
+        self.programme_changes = self._counter(
+            "programme_changes", "Changes of links, merchants, terminals and keys taken"
+        )
+        self.programme_faults = self._gauge(
+            "programme_faults", "Links and terminals whose latest change could not be taken"
+        )
+        self.tdes_key_since = self._gauge(
+            "tdes_key_since_timestamp_seconds",
+            "Since when the oldest TDES key of a terminal is in force; 0 where there is none",
+        )
         self.batch_refusals = self._counter("batch_refusals", "Batches refused as stale")
         self.unknown_outcomes = self._counter(
             "unknown_outcomes", "Commits whose outcome had to be asked for"

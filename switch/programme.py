@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
+import msgspec
+
+from fastpath.framing import Header
 from fastpath.mac import MacAlgorithm
+from fastpath.specs import packagers
 from rules.requests import Terminal
 from switch.keyblock import KeyBlockError
 from switch.keys import CardSecrets, KeyUsage, MasterKey
+from switch.logs import event
 from switch.terminal_keys import PinFormat, TerminalKeys
 
 __all__ = ["AcquirerLink", "Programme", "ProgrammeSource", "TerminalEntry", "read_epoch"]
 
 Rows = Callable[..., Awaitable[list[Any]]]
 
-# Terminals changed by a transaction that was not over when it was looked before, with all of it.
+# Terminals changed by a transaction that was not over when it was looked before. Their keys come
+# with them, in one statement: of one moment.
 _TERMINALS = """
 select t.terminal_id, trim(t.code) as code, t.link, t.network, t.mac_algorithm, t.pin_format,
        t.key_version, t.floor_limit_minor, t.utc_offset_min, t.may_return_unlinked,
-       t.completion_tolerance_percent, t.enabled,
-       m.merchant_id, trim(m.code) as merchant_code, m.open
+       t.completion_tolerance_percent, t.enabled, t.changed_xid as xid,
+       m.merchant_id, trim(m.code) as merchant_code, m.open,
+       (select json_agg(json_build_object('usage', k.usage, 'version', k.version, 'block', k.block,
+            'since_s', extract(epoch from k.issued_at)))
+        from terminal_key k
+        where k.terminal_id = t.terminal_id and k.usage in ('mac', 'pin'))::text as issued,
+       (select json_agg(json_build_object('usage', c.usage, 'version', c.version, 'block', c.block,
+            'since_s', extract(epoch from c.activated_at), 'window_s', c.window_s) order by c.place)
+        from key_change c where c.terminal_id = t.terminal_id)::text as changes
 from terminal t join merchant m using (merchant_id)
 where t.changed_xid >= $1
 """
-_KEYS = """
-select terminal_id, usage, version, block from terminal_key where terminal_id = any($1::int[])
-"""
-_CHANGES = """
-select terminal_id, usage, version, block, extract(epoch from activated_at)::float8 as activated_s
-from key_change where terminal_id = any($1::int[]) order by made_at, activated_at
-"""
 _OLDEST = "select pg_snapshot_xmin(pg_current_snapshot()) as xid"
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +54,7 @@ class AcquirerLink:
     packager: str
     header: str
     sign_on: bool
+    enabled: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,6 +69,8 @@ class TerminalEntry:
     utc_offset_min: int
     rules: Terminal
     keys: TerminalKeys
+    tdes_since_s: float = 0
+    """Since when (seconds since 1970) the oldest TDES key in force is; 0 where there is none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,27 +85,60 @@ class Programme:
     token_key: bytes
 
 
+class _Key(msgspec.Struct, frozen=True, gc=False):
+    """A key as the tables have it; `since_s` is None while it waits for its first use."""
+
+    usage: str
+    version: int
+    block: str
+    since_s: float | None = None
+    window_s: int = 0
+
+    def __repr__(self) -> str:
+        return f"_Key({self.usage}, {self.version})"
+
+
+_decode_keys = msgspec.json.Decoder(list[_Key]).decode
+
+
+class _Versions:
+    """Which keys of one usage are in force, were before, and will be."""
+
+    def __init__(self, issued: list[_Key], changes: list[_Key]) -> None:
+        """`issued`: the one that the owner gave the terminal, if it is still there."""
+        in_force = issued + [key for key in changes if key.since_s is not None]
+        self.current = in_force[-1] if in_force else None
+        self.previous = in_force[-2] if len(in_force) > 1 else None
+        self.pending = next((key for key in changes if key.since_s is None), None)
+
+    @property
+    def all(self) -> list[_Key]:
+        """Those that may be taken."""
+        return [key for key in (self.previous, self.current, self.pending) if key is not None]
+
+    @property
+    def previous_until_s(self) -> float:
+        """When the previous one is taken no more; seconds since 1970."""
+        if self.current is None or self.current.since_s is None:
+            return 0
+        return self.current.since_s + self.current.window_s
+
+
 class ProgrammeSource:
     """Reads the programme, and later what has changed of it.
 
-    `rows` runs a query. Key blocks are opened for their one usage each; a terminal whose blocks or
-    numbers make no sense is told to `on_fault` (its code, the kind of fault) and stays as it was,
-    or away.
+    `rows` runs a query. Key blocks are opened for their one usage each. A terminal or link whose
+    rows make no sense is named in the log and stays as it was, or away; but what is disabled or
+    closed is so even then.
     """
 
-    def __init__(
-        self,
-        rows: Rows,
-        master_key: MasterKey,
-        *,
-        key_window_s: float = 3600,
-        on_fault: Callable[[str, str], None] = lambda _code, _kind: None,
-    ) -> None:
+    def __init__(self, rows: Rows, master_key: MasterKey) -> None:
         self._rows = rows
         self._master_key = master_key
-        self._key_window_s = key_window_s
-        self._on_fault = on_fault
         self._seen = 0
+        self._taken: dict[int, int] = {}
+        self.faulty: set[str] = set()
+        """Terminals and links whose latest change could not be taken."""
 
     async def load(self) -> Programme:
         """All of it."""
@@ -112,63 +157,83 @@ class ProgrammeSource:
             token_key=master_key.unwrap(blocks["token"], KeyUsage.TOKEN),
         )
         self._seen = 0
+        self._taken.clear()
         return await self.refreshed(empty)
 
     async def refreshed(self, programme: Programme) -> Programme:
         """The programme with what has changed since; the very same one where nothing has."""
         oldest = (await self._rows(_OLDEST))[0]["xid"]
-        changed = await self._rows(_TERMINALS, self._seen)
-        links = {row["name"]: _link(row) for row in await self._rows("select * from acquirer_link")}
-        ids = {row["terminal_id"] for row in changed}
-        keys = _by_terminal(await self._rows(_KEYS, list(ids))) if ids else {}
-        changes = _by_terminal(await self._rows(_CHANGES, list(ids))) if ids else {}
+        rows = await self._rows(_TERMINALS, self._seen)
+        links = self._links(await self._rows("select * from acquirer_link"), programme.links)
         self._seen = oldest
-        if not ids and links == programme.links:
+        # While a long transaction runs, what was changed since its beginning is read each time.
+        changed = [row for row in rows if self._taken.get(row["terminal_id"]) != row["xid"]]
+        if not changed and links == programme.links:
             return programme
         before = {entry.rules.terminal_id: entry for entry in programme.terminals.values()}
+        ids = {row["terminal_id"] for row in changed}
         terminals = {
             code: entry
             for code, entry in programme.terminals.items()
             if entry.rules.terminal_id not in ids
         }
         for row in changed:
-            number = row["terminal_id"]
-            try:
-                entry = self._terminal(row, keys.get(number, ()), changes.get(number, ()))
-            except (KeyBlockError, ValueError) as error:
-                self._on_fault(row["code"], type(error).__name__)
-                if number not in before:
-                    continue
-                entry = before[number]
-            terminals[entry.code] = entry
+            entry = self._entry(row, before.get(row["terminal_id"]))
+            self._taken[row["terminal_id"]] = row["xid"]
+            if entry is not None:
+                terminals[entry.code] = entry
         return dataclasses.replace(programme, links=links, terminals=terminals)
 
-    def _terminal(
-        self, row: Mapping[str, Any], issued: Iterable[Any], changes: Iterable[Any]
-    ) -> TerminalEntry:
-        blocks: dict[str, dict[int, str]] = {"mac": {}, "pin": {}}
-        for key in issued:
-            blocks.setdefault(key["usage"], {})[key["version"]] = key["block"]
-        issued_pin = max(blocks["pin"], default=0)
-        in_force = {"mac": [(row["key_version"], 0.0)], "pin": [(issued_pin, 0.0)]}
-        pending = {"mac": 0, "pin": 0}
-        for key in changes:
-            usage, version, since_s = key["usage"], key["version"], key["activated_s"]
-            blocks[usage][version] = key["block"]
-            if since_s is None:
-                pending[usage] = version
-            else:
-                in_force[usage].append((version, since_s))
-        keys: dict[str, dict[int, bytes]] = {}
-        for usage, as_usage in (("mac", KeyUsage.MAC), ("pin", KeyUsage.PIN)):
-            wanted = {*(version for version, _ in in_force[usage][-2:]), pending[usage]}
-            keys[usage] = {
-                version: self._master_key.unwrap(blocks[usage][version], as_usage)
-                for version in wanted & blocks[usage].keys()
-            }
-        previous, _ = in_force["mac"][-2] if len(in_force["mac"]) > 1 else (0, 0)
-        previous_pin, _ = in_force["pin"][-2] if len(in_force["pin"]) > 1 else (0, 0)
-        (current, since_s), (current_pin, since_pin_s) = in_force["mac"][-1], in_force["pin"][-1]
+    def _links(
+        self, rows: Iterable[Any], before: Mapping[str, AcquirerLink]
+    ) -> dict[str, AcquirerLink]:
+        """Those that are gone stay, disabled: somebody may still be connected."""
+        links = {name: dataclasses.replace(link, enabled=False) for name, link in before.items()}
+        for row in rows:
+            name = row["name"]
+            try:
+                links[name] = _link(row)
+                self.faulty.discard(f"link {name}")
+            except (ValueError, LookupError) as error:
+                if f"link {name}" not in self.faulty:
+                    self._fault(f"link {name}", error)
+                if name in before:
+                    enabled = before[name].enabled and row["enabled"]
+                    links[name] = dataclasses.replace(before[name], enabled=enabled)
+        return links
+
+    def _fault(self, name: str, error: Exception) -> None:
+        self.faulty.add(name)
+        event(log, logging.ERROR, "change-not-taken", what=name, kind=type(error).__name__)
+
+    def _entry(self, row: Mapping[str, Any], before: TerminalEntry | None) -> TerminalEntry | None:
+        """The terminal as its row is now; as it was, where that makes no sense."""
+        try:
+            entry = self._terminal(row)
+        except (KeyBlockError, ValueError) as error:
+            self._fault(row["code"], error)
+            if before is None:
+                return None
+            return dataclasses.replace(
+                before,
+                enabled=before.enabled and row["enabled"],
+                merchant_open=before.merchant_open and row["open"],
+            )
+        self.faulty.discard(entry.code)
+        return entry
+
+    def _terminal(self, row: Mapping[str, Any]) -> TerminalEntry:
+        issued, changes = _decode_keys(row["issued"] or "[]"), _decode_keys(row["changes"] or "[]")
+        macs = [key for key in issued if key.usage == "mac" and key.version == row["key_version"]]
+        pins = sorted((key for key in issued if key.usage == "pin"), key=lambda key: key.version)
+        mac = _Versions(macs, [key for key in changes if key.usage == "mac"])
+        pin = _Versions(pins[-1:], [key for key in changes if key.usage == "pin"])
+        if mac.current is None:
+            raise ValueError("no MAC key in force")
+        algorithm, pin_format = MacAlgorithm(row["mac_algorithm"]), PinFormat(row["pin_format"])
+        tdes = [mac.current] if algorithm is MacAlgorithm.RETAIL else []
+        if pin.current is not None and pin_format is PinFormat.FORMAT_0:
+            tdes.append(pin.current)
         return TerminalEntry(
             code=row["code"],
             merchant_code=row["merchant_code"],
@@ -185,37 +250,36 @@ class ProgrammeSource:
                 row["completion_tolerance_percent"],
             ),
             keys=TerminalKeys(
-                MacAlgorithm(row["mac_algorithm"]),
-                keys["mac"],
-                current,
-                keys["pin"],
-                PinFormat(row["pin_format"]),
-                previous=previous,
-                previous_until_s=since_s + self._key_window_s,
-                pending=pending["mac"],
-                current_pin=current_pin or None,
-                pending_pin=pending["pin"],
-                previous_pin=previous_pin,
-                previous_pin_until_s=since_pin_s + self._key_window_s,
+                algorithm,
+                self._opened(mac, KeyUsage.MAC),
+                mac.current.version,
+                self._opened(pin, KeyUsage.PIN),
+                pin_format,
+                previous=mac.previous.version if mac.previous else 0,
+                previous_until_s=mac.previous_until_s,
+                pending=mac.pending.version if mac.pending else 0,
+                current_pin=pin.current.version if pin.current else 0,
+                pending_pin=pin.pending.version if pin.pending else 0,
+                previous_pin=pin.previous.version if pin.previous else 0,
+                previous_pin_until_s=pin.previous_until_s,
             ),
+            tdes_since_s=min((key.since_s or 0 for key in tdes), default=0),
         )
 
-
-def _by_terminal(rows: Iterable[Any]) -> dict[int, list[Any]]:
-    found: dict[int, list[Any]] = {}
-    for row in rows:
-        found.setdefault(row["terminal_id"], []).append(row)
-    return found
+    def _opened(self, versions: _Versions, usage: KeyUsage) -> dict[int, bytes]:
+        return {key.version: self._master_key.unwrap(key.block, usage) for key in versions.all}
 
 
 def _link(row: Mapping[str, Any]) -> AcquirerLink:
+    """ValueError, LookupError where nothing is known by its packager or header."""
     return AcquirerLink(
         row["name"],
         row["acquirer_id"],
         frozenset(row["foreign_acquirer_ids"]),
-        row["packager"],
-        row["header"],
+        packagers()[row["packager"]].name,
+        Header(row["header"]).value,
         row["sign_on"],
+        row["enabled"],
     )
 
 

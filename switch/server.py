@@ -81,15 +81,21 @@ class Server:
     async def serve(
         self,
         listener: socket.socket,
-        config: LinkConfig,
+        config: Callable[[], LinkConfig],
         tls_context: ssl.SSLContext | None = None,
     ) -> None:
-        """Accept on a listening socket until cancelled. No fault of one connection ends it."""
+        """Accept on a listening socket until cancelled. No fault of one connection ends it.
+
+        `config` is asked at each new connection.
+        """
         with listener:
             await self._accept(listener, config, tls_context)
 
     async def _accept(
-        self, listener: socket.socket, config: LinkConfig, tls_context: ssl.SSLContext | None
+        self,
+        listener: socket.socket,
+        config: Callable[[], LinkConfig],
+        tls_context: ssl.SSLContext | None,
     ) -> None:
         async with trio.open_nursery() as nursery:
             while not self._draining:
@@ -104,7 +110,7 @@ class Server:
                             self._limited.event(logging.ERROR, "accept-failed", error=error.errno)
                             await trio.sleep(0.1)
                         break
-                    self._admit(sock, config, tls_context, nursery)
+                    self._admit(sock, config(), tls_context, nursery)
 
     def _admit(
         self,

@@ -73,7 +73,7 @@ class TerminalKeys:
                 raise ValueError(f"there is no MAC key of version {version}")
         if len({current, previous, pending} - {0}) < 1 + bool(previous) + bool(pending):
             raise ValueError("one MAC key version in two places")
-        if current_pin is not None and current_pin not in pin_keys:
+        if current_pin and current_pin not in pin_keys:
             raise ValueError(f"there is no PIN key of the current version {current_pin}")
         lengths = (16, 24) if pin_format is PinFormat.FORMAT_0 else (16, 24, 32)
         if any(len(key) not in lengths for key in pin_keys.values()):
@@ -126,7 +126,7 @@ class TerminalKeys:
         return tuple(keys[number] for number in versions)
 
     def _is_in_window(self, now_s: float | None) -> bool:
-        return (time.time() if now_s is None else now_s) < self._previous_until_s
+        return _is_before(now_s, self._previous_until_s)
 
     def version_of(self, key: MacKey) -> int:
         """The version of a key that `mac_candidates` gave. `LookupError` for a foreign one."""
@@ -139,8 +139,23 @@ class TerminalKeys:
         """The key that signs the reply to a request under `version`. `KeyError` if unknown."""
         return self._reply_keys.get(version) or self._mac_keys[version]
 
-    def pin_key(self, version: int | None = None) -> bytes | None:
-        """The PIN key of a version (none named, or 0: the current one); None if none is taken."""
-        if version and version == self._previous_pin and time.time() >= self._previous_pin_until_s:
-            return None
-        return self._pin_keys.get(version or self.current_pin)
+    def pin_candidates(
+        self, version: int | None = None, now_s: float | None = None
+    ) -> tuple[tuple[int, bytes], ...]:
+        """(version, key) of each key a PIN block may be made with, the likeliest first.
+
+        By the same rule as `mac_candidates`: a named version is that one alone. A block opens under
+        another key than its own to what is no PIN block, but for one in ten million.
+        """
+        versions = [self.current_pin]
+        if self._previous_pin and _is_before(now_s, self._previous_pin_until_s):
+            versions.append(self._previous_pin)
+        versions.append(self.pending_pin)
+        keys = self._pin_keys
+        if version:
+            versions = [version] if version in versions else []
+        return tuple((number, keys[number]) for number in versions if number in keys)
+
+
+def _is_before(now_s: float | None, until_s: float) -> bool:
+    return (time.time() if now_s is None else now_s) < until_s

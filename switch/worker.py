@@ -38,7 +38,9 @@ from switch.reservation.store import ReservationStore, Sealer
 from switch.server import Server, link_config, listening_socket, private_listener
 from switch.settlement import Desk
 from switch.supervised_workers import PARENT_FD_VARIABLE, READY_FD_VARIABLE
+from switch.sweeper import HoldSweeper
 from switch.tls import server_context
+from switch.wire.link import LinkConfig
 from switch.wire.translate import Translator
 
 __all__ = ["WorkerFile", "run_worker", "work"]
@@ -138,15 +140,9 @@ class Worker:
 
     async def _load(self) -> None:
         master_key = load_master_key(self._settings, Path(self._file.data_dir))
-        self._key_session = JournalSession(
-            self._url, self._run, witness=Witness.of(self._file.data_dir, self._file.index)
-        )
-        source = ProgrammeSource(
-            self._key_session.rows,
-            master_key,
-            key_window_s=self._settings.key_overlap_minutes * 60,
-            on_fault=_terminal_faulty,
-        )
+        witness = Witness.of(self._file.data_dir, self._file.index)
+        self._key_session = JournalSession(self._url, self._run, witness=witness)
+        source = ProgrammeSource(self._key_session.rows, master_key)
         self._programme = await source.load()
         tokens_path = Path(self._file.data_dir) / "tokens.tab"
         self._tokens = TokenTable.open(tokens_path, TokenKey(self._programme.token_key))
@@ -168,15 +164,15 @@ class Worker:
             answer_within_s=settings.answer_within_ms / 1000,
         )
         horizon_s = settings.horizon_days * 86_400
-        policy = Policy(settings.pin_tries_max, settings.code_tries_max, horizon_s)
+        policy = Policy(
+            settings.pin_tries_max, settings.code_tries_max, horizon_s, settings.hold_lasts_s
+        )
         self._intake.pipeline = self._pipeline = Pipeline(
             self._intake, policy, batch_max=settings.batch_max, queue_max=settings.queue_max
         )
         # Of its own: an append may have to wait long, and the probe must not wait behind it.
         self._refusals = RefusalLog(
-            JournalSession(
-                self._url, self._run, witness=Witness.of(self._file.data_dir, self._file.index)
-            ),
+            JournalSession(self._url, self._run, witness=witness),
             self._intake.refusals,
             self._pipeline,
             self._batch_ids.__next__,
@@ -184,7 +180,10 @@ class Worker:
             batch_max=settings.batch_max,
         )
         self._keys = KeyDesk(
-            self._key_session, master_key, source, self._intake, self._next_transaction_id
+            *(self._key_session, master_key, source, self._intake, self._metrics),
+            self._next_transaction_id,
+            window_s=settings.key_overlap_minutes * 60,
+            answer_within_s=settings.answer_within_ms / 1000,
         )
         session = JournalSession(self._url, self._run, on_down=self._count_failure)  # fails alone
         self._intake.desk = self._desk = Desk(
@@ -254,22 +253,27 @@ class Worker:
         tls_of = {_POS: settings.switch_tls, _NETWORK: settings.network_tls}
         for port, name in ((file.switch_port, _POS), (file.network_port, _NETWORK)):
             listener = listening_socket(file.host, port)
-            config = link_config(self._programme.links[name], settings)
             tls = tls_of[name]
             context = server_context(tls.certificate, tls.key, tls.peers) if tls else None
-            nursery.start_soon(self._server.serve, listener, config, context)
+            nursery.start_soon(self._server.serve, listener, self._config_of(name), context)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             _say_ready()
             event(log, logging.INFO, "ready", run=self._run)
             if file.index == 0:
                 nursery.start_soon(keep_projecting, ProjectorFile(self._url, file.data_dir))
                 nursery.start_soon(self._watch_projector)
+                sweeper = HoldSweeper(self._rows, self._pipeline, self._next_transaction_id)
+                nursery.start_soon(sweeper.run)
             async for _ in signals:
                 break
         self._draining = True
         event(log, logging.INFO, "draining", connections=self._server.connections)
         await self._server.drain()
         await self._refusals.flush()
+
+    def _config_of(self, name: str) -> Callable[[], LinkConfig]:
+        """What is agreed with whoever connects now: the programme may change."""
+        return lambda: link_config(self._intake.programme.links[name], self._settings)
 
     async def _rows(self, query: str, *args: object) -> list[Any]:
         """A question of a background task; a session answers one at a time."""
@@ -379,10 +383,6 @@ class Worker:
         if self._months_ahead < 1:
             return False, "the journal has no partition for next month"
         return True, "ready"
-
-
-def _terminal_faulty(code: str, kind: str) -> None:
-    event(log, logging.ERROR, "terminal-not-loaded", terminal=code, kind=kind)
 
 
 def _say_ready() -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -22,16 +21,16 @@ from rules.responses import APPROVALS, Response
 from rules.settlement import Totals
 from switch.pos.demo import UsageError, load_demo
 from switch.pos.fields import parse_amount, read_private
+from switch.pos.keys import KeyUnusable, take_key, with_keys
 from switch.pos.messages import (
     EntryMode,
     Order,
     Outgoing,
     build,
-    is_hold,
-    is_original,
     may_be_original,
     seal_message,
 )
+from switch.pos.originals import FINDERS, find_original
 from switch.pos.state import STAN_MAX, Sent, StateError, StateFile, TerminalState
 from switch.pos.tally import add_answer, parse_line, totals_of
 from switch.pos.text import MEANINGS, Style, as_json, reply_rows, request_rows, verdict
@@ -94,6 +93,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add("--reason", choices=[*REASONS, *REASONS.values()], help="of a reversal; default: timeout")
     add("--final-amount", metavar="AMOUNT", help="reverse only down to this amount (DE 95)")
     add("--bar", action="store_true", help="outcome: bar an unknown original for good (TB)")
+    add("--key", choices=["mac", "pin"], help="key change: which key (default: mac)")
     add("--batch", metavar="NUMBER", help="reconcile: default is the terminal's own open batch")
     for line in ("debits", "debit-reversals", "credits", "credit-reversals"):
         add(f"--{line}", metavar="N:AMOUNT", help="reconcile: instead of the terminal's own totals")
@@ -159,6 +159,8 @@ class _Exchange:
         if not refused:
             self._remember(message, reply)
         self._show_reply(request, reply.message, at_sign_on=refused)
+        if self.verb is Verb.KEY_CHANGE and _granted(reply):
+            return self._take_key(reply)
         return EXIT_APPROVED if _granted(reply) else EXIT_DECLINED
 
     def _prepare(self) -> tuple[Outgoing | None, Outgoing]:
@@ -166,7 +168,8 @@ class _Exchange:
         now = datetime.datetime.now(datetime.UTC)
         sign_on = None
         with self.state_file.locked() as state:
-            original = _find_original(self.verb, self.args, state)
+            self.terminal = with_keys(self.terminal, state.keys)
+            original = find_original(self.verb, self.args, state)
             order = _order(self.args, self.verb, self._currency(original))
             if self.verb is Verb.RECONCILE:
                 order = self._with_totals(order, state)
@@ -174,7 +177,7 @@ class _Exchange:
                 sign_on = self._build(Order(verb=Verb.SIGN_ON), state.next_stan(), now)
             if self.verb is Verb.REPEAT:
                 return sign_on, self._build(order, 0, now, original)  # under its first STAN
-            own_stan = None if self.verb in _FINDERS else self.args.stan
+            own_stan = None if self.verb in FINDERS else self.args.stan
             message = self._build(order, own_stan or state.next_stan(), now, original)
             if message.mti[:2] in _KEPT_CLASSES:
                 state.record(message.mti, message.fields)
@@ -235,6 +238,19 @@ class _Exchange:
             else:
                 add_answer(state, sent, private, amount, self.demo.currency)
 
+    def _take_key(self, reply: Reply) -> int:
+        """The new key is in force from the next message on, when it is kept and not before."""
+        usage = self.args.key or "mac"
+        try:
+            private = read_private(reply.message.get(DE.PRIVATE) or "")
+            key = take_key(self.terminal, usage, private)
+        except KeyUnusable as error:
+            print(f"cardswitch pos: the old key stays: {error}", file=sys.stderr)
+            return EXIT_NO_ANSWER
+        with self.state_file.locked() as state:
+            state.keys[usage] = key
+        return EXIT_APPROVED
+
     # What is shown
 
     def _show_request(self, request: Message) -> None:
@@ -272,7 +288,10 @@ class _Exchange:
         print(f"\n{self.style.doubt('NO ANSWER')}  {reason}")
         where = f"--data {self.data_dir} --terminal {self.terminal.terminal_id}"
         again = f"    cardswitch pos repeat {where}"
-        if request.mti[:2] == "04":
+        if self.verb is Verb.KEY_CHANGE:
+            print("  The old key stays. Ask again, and the same new one comes:")
+            print(f"    cardswitch pos keychange {where}")
+        elif request.mti[:2] == "04":
             print(f"  Whether it was undone is not known. Ask again:\n{again}")
         elif may_be_original(request.mti, request.get(DE.PROCESSING_CODE) or ""):
             print(f"  What became of it is not known. Ask again, or undo it:\n{again}")
@@ -342,6 +361,7 @@ def _order(args: argparse.Namespace, verb: Verb, currency: str) -> Order:
         reason=REASONS.get(args.reason, args.reason),
         final_amount_minor=_amount(args.final_amount, "--final-amount", currency),
         bar_unknown=args.bar,
+        key=args.key,
         date=_matching(args.date, r"(0[1-9]|1[0-2])[0-3][0-9]", "--date must be MMDD"),
     )
 
@@ -365,35 +385,3 @@ def _amount(text: str | None, option: str, currency: str) -> int | None:
         return parse_amount(text, currency)
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from None
-
-
-# What an order refers to
-
-_FINDERS: Final[dict[Verb, Callable[[Sent], bool]]] = {
-    Verb.REVERSE: is_original,
-    Verb.OUTCOME: is_original,
-    Verb.COMPLETE: is_hold,
-    Verb.REPEAT: lambda sent: True,
-}
-"""Verbs that refer to an earlier message of the terminal, and which ones they may mean."""
-
-
-def _find_original(verb: Verb, args: argparse.Namespace, state: TerminalState) -> Sent | None:
-    """The earlier message that is meant: by its STAN or TX, else the last one (on that card)."""
-    may_be_meant = _FINDERS.get(verb)
-    if may_be_meant is None:
-        return None
-    if verb is Verb.OUTCOME and args.stan is None and not args.bar:
-        return None  # the switch knows what this terminal did last
-
-    def wanted(sent: Sent) -> bool:
-        if args.card is not None and sent.fields.get(DE.PAN) != args.card:
-            return False
-        if args.original_tx is not None and sent.tx != args.original_tx:
-            return False
-        return may_be_meant(sent)
-
-    original = state.find(args.stan, wanted)
-    if original is None and args.stan is not None:
-        raise UsageError(f"this terminal remembers no such message with STAN {args.stan:06d}")
-    return original

@@ -30,8 +30,12 @@ class PosTerminal:
     packager: Packager = field(repr=False)
     mac_key: MacKey = field(repr=False)
     pin_key: bytes = field(repr=False)
+    kek: bytes = field(default=b"", repr=False)
     pin_format: int = 0
     utc_offset_min: int = 0
+    mac_version: int = 0
+    """Of the MAC key, for DE 53; 0: not named. `pin_version` likewise."""
+    pin_version: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class _TerminalPart(msgspec.Struct):
     mac: str
     mac_key: str
     pin_key: str
+    kek: str = ""
     link: str | None = None
     pin_format: int = 0
     utc_offset_min: int = 0
@@ -108,6 +113,7 @@ def _terminal(switch: _SwitchPart, part: _TerminalPart) -> PosTerminal:
         packager=packagers()[switch.network_packager if network else switch.packager],
         mac_key=MacKey(MacAlgorithm(part.mac), bytes.fromhex(part.mac_key)),
         pin_key=bytes.fromhex(part.pin_key),
+        kek=bytes.fromhex(part.kek),
         pin_format=part.pin_format,
         utc_offset_min=part.utc_offset_min,
     )

@@ -67,6 +67,8 @@ class Order:
     reason: str | None = None
     final_amount_minor: int | None = None
     bar_unknown: bool = False
+    key: str | None = None
+    """Key change: "mac" (also where it is None) or "pin"."""
     totals: Totals = NO_TOTALS
     batch_number: str = ""
     date: str | None = None
@@ -133,8 +135,10 @@ def build(
     fields[DE.TERMINAL] = terminal.terminal_id
     fields[DE.MERCHANT] = terminal.merchant_id
     spec = VERBS[order.verb]
+    _name_keys(fields, terminal.mac_version, terminal.pin_version)
     if spec.network_code:
         fields[DE.NETWORK_CODE] = spec.network_code
+        _add_private(fields, {"KU": order.key.upper() if order.key else None})
         if order.verb is Verb.CUT_OVER:
             fields[DE.SETTLEMENT_DATE] = order.date or str(fields[DE.LOCAL_DATE])
     else:
@@ -277,8 +281,11 @@ def _repeat(
         fields[DE.PIN_BLOCK] = bytes.fromhex(original.pin_block)
     if order.code is not None:
         private["CV"] = order.code
+    pin_version = int(original.fields.get(DE.SECURITY_CONTROL, "0000")[2:4])
     if order.pin is not None:
         _add_pin(fields, private, order, terminal)
+        pin_version = terminal.pin_version
+    _name_keys(fields, terminal.mac_version, pin_version)
     _add_private(fields, private)
     fields[DE.TRANSMISSION_TIME] = _clock_fields(terminal, now)[DE.TRANSMISSION_TIME]
     return Outgoing(f"{original.mti[:3]}1", fields)
@@ -328,6 +335,13 @@ def _add_pin(
         private["PB"] = encode_format4(order.pin, pan, terminal.pin_key).hex().upper()
     else:
         fields[DE.PIN_BLOCK] = encode_format0(order.pin, pan, terminal.pin_key)
+
+
+def _name_keys(fields: dict[int, Value], mac_version: int, pin_version: int) -> None:
+    """DE 53 names the keys by version, where the terminal knows their versions."""
+    fields.pop(DE.SECURITY_CONTROL, None)
+    if mac_version or pin_version:
+        fields[DE.SECURITY_CONTROL] = f"{mac_version:02d}{pin_version:02d}{0:012d}"
 
 
 def _add_private(fields: dict[int, Value], private: Mapping[str, str | None]) -> None:

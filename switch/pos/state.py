@@ -1,4 +1,4 @@
-"""What a demo terminal must not forget: its last STAN, and the messages it may have to undo.
+"""What a demo terminal must not forget: its last STAN, its keys, and what it may have to undo.
 
 One file per terminal, `pos-<terminal>.json` in the data directory, mode 0600. A reversal needs the
 card number of its original, and a repeat its PIN block and code, so this file has them in clear
@@ -19,7 +19,7 @@ import msgspec
 
 from switch.wire.private import build_private, parse_private
 
-__all__ = ["STAN_MAX", "Sent", "StateError", "StateFile", "TerminalState"]
+__all__ = ["STAN_MAX", "HeldKey", "Sent", "StateError", "StateFile", "TerminalState"]
 
 STAN_MAX = 999_999
 MESSAGES_MAX = 256
@@ -56,14 +56,26 @@ class Sent(msgspec.Struct):
         return int(self.fields[11])
 
 
+class HeldKey(msgspec.Struct, frozen=True):
+    """A key that a key change gave the terminal; `key` in hex."""
+
+    version: int
+    key: str
+
+    def __repr__(self) -> str:
+        return f"<HeldKey version {self.version}>"
+
+
 class TerminalState(msgspec.Struct):
     """All that a terminal remembers; `messages` in the order of sending.
 
+    `keys` has the keys in force by usage ("mac", "pin") where they are not those of demo.json.
     `totals` of the open batch are in the order of DE 74 to 77 and 86 to 89.
     """
 
     last_stan: int = 0
     messages: list[Sent] = []
+    keys: dict[str, HeldKey] = {}
     batch_number: int = 1
     totals: list[int] = msgspec.field(default_factory=lambda: [0] * 8)
 

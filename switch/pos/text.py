@@ -164,6 +164,9 @@ def reply_rows(request: Message, reply: Message, currency: str) -> list[Row]:
         rows.append(("Reversal", f"{state}: {_REVERSAL_STATES.get(state, 'unknown state')}"))
     if code := private.get("OC"):
         rows.append(("Original's answer", f"{code} {MEANINGS.get(code, '')}".rstrip()))
+    if "KB" in private:
+        version, check = private["KB"][9:11], private.get("KC", "")
+        rows.append(("New key", f"version {version}, check value {check}"))
     rows += [(label, private[tag]) for tag, label in _PRIVATE_ROWS if tag in private]
     if approval := reply.get(DE.APPROVAL_CODE):
         rows.append(("Approval code", approval))

@@ -14,6 +14,7 @@ class Verb(enum.StrEnum):
     SIGN_ON = "signon"
     SIGN_OFF = "signoff"
     ECHO = "echo"
+    KEY_CHANGE = "keychange"
     UNLOCK = "unlock"
     ACTIVATE = "activate"
     LOAD = "load"
@@ -50,6 +51,7 @@ class Option(enum.Enum):
     REASON = "reason"
     FINAL_AMOUNT = "final_amount"
     BAR = "bar"
+    KEY = "key"
     BATCH = "batch"
     DEBITS = "debits"
     DEBIT_REVERSALS = "debit_reversals"
@@ -83,6 +85,9 @@ VERBS: Final[dict[Verb, VerbSpec]] = {
     Verb.SIGN_ON: VerbSpec("Sign on", "0800", network_code="001"),
     Verb.SIGN_OFF: VerbSpec("Sign off", "0800", network_code="002"),
     Verb.ECHO: VerbSpec("Echo", "0800", network_code="301"),
+    Verb.KEY_CHANGE: VerbSpec(
+        "Key change", "0800", network_code="101", takes=frozenset({Option.KEY})
+    ),
     Verb.UNLOCK: VerbSpec("Unlock", "0200", "910060", takes=_ENTRY, needs=_CARD),
     # without an amount: 930060, a card of fixed value
     Verb.ACTIVATE: VerbSpec(

@@ -5,6 +5,7 @@ Everything that can be refused without knowing the card is refused here, by rais
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 from typing import Any
@@ -114,6 +115,8 @@ class Translated:
     request: CardRequest
     card_id: int
     other_id: int = 0
+    pin_version: int = 0
+    """Of the PIN key that opened the PIN block; 0 where none did, or there is none."""
 
 
 class Translator:
@@ -141,8 +144,7 @@ class Translator:
         Raises Refused and FormatError.
         """
         code = required(message, _PROCESSING_CODE)
-        private_text = message.get(_PRIVATE)
-        private = parse_private(private_text) if private_text else {}
+        private = parse_private(message.get(_PRIVATE) or "")
         stan = required(message, _STAN)
         pan = card_number(message)
         operation, purse = _operation(message.mti, code)
@@ -166,13 +168,14 @@ class Translator:
         if card_unknown:
             card_id = suspense_card_id(terminal.rules.merchant_id)
             party += f"|{digest.hex()}"  # many numbers share that chain
+        pvv, pin_version = (None, 0) if told else self._pvv(message, private, terminal, pan)
         if told:
             more = _reference(message, private, operation, instant_s, party)
             more["foreign_content"] = _foreign_content(message.mti, code, foreign=foreign)
         else:
             more = {
                 "expiry": message.get(_EXPIRY),
-                "pvv": self._pvv(message, private, terminal, pan),
+                "pvv": pvv,
                 "code_digest": self._code_digest(private, digest),
                 "partial_allowed": private.get("PA") == "1",
             }
@@ -197,7 +200,7 @@ class Translator:
             batch_number=read_batch_number(private),
             **more,
         )
-        return Translated(request, card_id, self._other_card(message, operation, pan))
+        return Translated(request, card_id, self._other_card(message, operation, pan), pin_version)
 
     def check_clock(self, instant_s: int, now_s: int) -> None:
         """Refused (12, CLOCK) for an instant older than the horizon or too far ahead."""
@@ -265,26 +268,29 @@ class Translator:
 
     def _pvv(
         self, message: Message, private: dict[str, str], terminal: TerminalEntry, pan: str
-    ) -> bytes | None:
-        """The verification value of the PIN entered; b"" for a block that opens to none."""
+    ) -> tuple[bytes | None, int]:
+        """The verification value of the PIN entered, and the version of the key that opened it.
+
+        b"" for a block that opens to none, under any key that it may be made with.
+        """
         block_0, block_4 = message.get_bytes(_PIN_BLOCK), private.get("PB")
         if block_0 is None and block_4 is None:
-            return None
+            return None, 0
         is_format_0 = terminal.keys.pin_format is PinFormat.FORMAT_0
         if (block_4 is not None) is is_format_0 or (block_0 is not None) is not is_format_0:
             raise FormatError("not this terminal's PIN block format", field=int(_PIN_BLOCK))
         control = message.get(_SECURITY_CONTROL)
-        key = terminal.keys.pin_key(int(control[2:4]) if control else None)
-        if key is None:
+        keys = terminal.keys.pin_candidates(int(control[2:4]) if control else None)
+        if not keys:
             raise FormatError("no such PIN key version", field=int(_SECURITY_CONTROL))
-        try:
-            if block_0 is not None:
-                pin = pinblock.decode_format0(block_0, pan, key)
-            else:
-                pin = pinblock.decode_format4(bytes.fromhex(block_4 or ""), pan, key)
-            return self.programme.secrets.pvv(pin, pan).encode()
-        except ValueError:
-            return b""
+        for version, key in keys:
+            with contextlib.suppress(ValueError):
+                if block_0 is not None:
+                    pin = pinblock.decode_format0(block_0, pan, key)
+                else:
+                    pin = pinblock.decode_format4(bytes.fromhex(block_4 or ""), pan, key)
+                return self.programme.secrets.pvv(pin, pan).encode(), version
+        return b"", 0
 
 
 def _id_of_no_card(digest: bytes) -> int:

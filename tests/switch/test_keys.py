@@ -342,12 +342,17 @@ def test_reply_keys() -> None:
         keys.reply_key(9)
 
 
+def _pins(keys: TerminalKeys, version: int | None, now_s: float | None = 0) -> list[int]:
+    return [number for number, _ in keys.pin_candidates(version, now_s)]
+
+
 def test_pin_keys() -> None:
     keys = TerminalKeys(MacAlgorithm.AES_CMAC, {1: b"m" * 16}, 1, {1: b"p" * 16, 2: b"q" * 16})
     assert keys.pin_format is PinFormat.FORMAT_0
-    assert keys.pin_key(1) == b"p" * 16
-    assert keys.pin_key(None) == keys.pin_key(0) == keys.pin_key(2) == b"q" * 16
-    assert keys.pin_key(3) is None
+    for unnamed in (None, 0):
+        assert keys.pin_candidates(unnamed) == ((2, b"q" * 16),)
+    assert _pins(keys, 2) == [2]
+    assert _pins(keys, 1) == _pins(keys, 3) == []  # a key, but none that is taken
     older = TerminalKeys(
         MacAlgorithm.AES_CMAC,
         {1: b"m" * 16},
@@ -356,22 +361,27 @@ def test_pin_keys() -> None:
         PinFormat.FORMAT_4,
         current_pin=1,
     )
-    assert older.pin_key() == b"p" * 32
-    assert _keys(VERSIONS, 3).pin_key() is None
+    assert older.pin_candidates() == ((1, b"p" * 32),)
+    assert _keys(VERSIONS, 3).pin_candidates() == ()
 
 
 def test_pin_keys_in_a_key_change() -> None:
     pins = {1: b"p" * 16, 2: b"q" * 16, 3: b"r" * 16}
-    options = {"current_pin": 2, "pending_pin": 3, "previous_pin": 1}
     keys = TerminalKeys(
-        MacAlgorithm.AES_CMAC, {1: b"m" * 16}, 1, pins, previous_pin_until_s=1e12, **options
+        *(MacAlgorithm.AES_CMAC, {1: b"m" * 16}, 1, pins),
+        current_pin=2,
+        pending_pin=3,
+        previous_pin=1,
+        previous_pin_until_s=1000.0,
     )
-    assert keys.pin_key() == b"q" * 16
-    assert (keys.pin_key(3), keys.pin_key(1)) == (b"r" * 16, b"p" * 16)
-    over = TerminalKeys(
-        MacAlgorithm.AES_CMAC, {1: b"m" * 16}, 1, pins, previous_pin_until_s=1.0, **options
-    )
-    assert (over.pin_key(3), over.pin_key(1)) == (b"r" * 16, None)
+    for unnamed in (None, 0):
+        assert _pins(keys, unnamed, 999) == [2, 1, 3]
+        assert _pins(keys, unnamed, 1000) == [2, 3]
+        assert _pins(keys, unnamed, None) == [2, 3]  # the wall clock is past 1970
+    assert _pins(keys, 1, 999) == [1]
+    assert _pins(keys, 1, 1000) == []
+    assert (_pins(keys, 2, 1000), _pins(keys, 3, 1000)) == ([2], [3])
+    assert _pins(keys, 4) == []
 
 
 @pytest.mark.parametrize(("pin_format", "lengths"), [(0, {16, 24}), (4, {16, 24, 32})])
