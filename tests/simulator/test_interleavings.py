@@ -71,6 +71,10 @@ SETS = {
 }
 
 
+_END_S = 3600
+"""Of the story's own time: nothing takes so long but what never ends."""
+
+
 class Script(World):
     """Delivers what it is told in the order it is told."""
 
@@ -87,12 +91,13 @@ class Script(World):
 
     async def play(self) -> None:
         """One delivery after the other, or all at once; repeats until all are decided."""
-        async with trio.open_nursery() as self.network, trio.open_nursery() as running:
-            for worker in self.workers:
-                running.start_soon(worker.live)
-            await trio.testing.wait_all_tasks_blocked()
-            await self.deliver_all(running)
-            running.cancel_scope.cancel()
+        with trio.fail_after(_END_S):
+            async with trio.open_nursery() as self.network, trio.open_nursery() as running:
+                for worker in self.workers:
+                    running.start_soon(worker.live)
+                await trio.testing.wait_all_tasks_blocked()
+                await self.deliver_all(running)
+                running.cancel_scope.cancel()
 
     async def deliver_all(self, running: trio.Nursery) -> None:
         for action, index in self.messages:
@@ -177,13 +182,22 @@ def test_original_and_reversal_leave_nothing(first: Action, amount_minor: int) -
 
 
 class Gate(NoTrouble):
-    """Every call waits at the journal's door until it is let in."""
+    """Every call waits at the journal's door until it is let in, or the door stands open."""
 
     def __init__(self) -> None:
         self.waiting: list[trio.Event] = []
+        self._stands_open = False
+
+    def stand_open(self) -> None:
+        """All is told: what is under way yet must not keep its lane from ending."""
+        self._stands_open = True
+        while self.waiting:
+            self.waiting.pop().set()
 
     async def there(self, slow_s: float = 0) -> None:
         """At the door."""
+        if self._stands_open:
+            return
         event = trio.Event()
         self.waiting.append(event)
         await event.wait()
@@ -224,6 +238,7 @@ class Stepwise(Script):
                 self.made.append((choice, count))
                 self.gate.waiting.pop(choice).set()
             elif all(delivery.answer for delivery in self.story.deliveries):
+                self.gate.stand_open()
                 return
             else:
                 await trio.sleep(0.001)
