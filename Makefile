@@ -49,13 +49,13 @@ bench: setup
 # tests and the fuzz corpus. Needs gcc's libasan.
 SANITIZED := build/sanitized
 sanitize: setup
-	CFLAGS="-g -fsanitize=address,undefined -fno-sanitize-recover=all" \
+	FASTPATH_OPTIMIZE=-O1 CFLAGS="-g1 -fsanitize=address,undefined -fno-sanitize-recover=all" \
 		LDFLAGS="-fsanitize=address,undefined" $(BIN)/python setup.py -q build_ext --force \
 		--build-lib $(SANITIZED) --build-temp $(SANITIZED)-objects
 	cp -r fastpath/*.py fastpath/packagers $(SANITIZED)/fastpath/
 	cd $(SANITIZED) && PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-		$(CURDIR)/$(BIN)/python -m pytest -q -p no:cacheprovider \
+		$(CURDIR)/$(BIN)/python -m pytest -q -s -p no:cacheprovider \
 		-c $(CURDIR)/pyproject.toml $(CURDIR)/tests/fastpath
 
 clean:

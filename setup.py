@@ -1,12 +1,15 @@
 """The compiled modules of fastpath/. All other metadata is in pyproject.toml."""
 
+import os
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 CSRC = "fastpath/csrc"
-COMPILE = ["-O3", "-Wall", "-Wno-unused-function", "-fno-strict-aliasing"]
+# -O1 for builds that are not to be fast, like that of `make sanitize`
+OPTIMIZE = os.environ.get("FASTPATH_OPTIMIZE", "-O3")
+COMPILE = [OPTIMIZE, "-Wall", "-Wno-unused-function", "-fno-strict-aliasing"]
 
 
 def module(name: str, *sources: str) -> Extension:

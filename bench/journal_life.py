@@ -129,6 +129,11 @@ class Life:
         luck = self._luck
         if working.state.version == 0:
             return self._request(Operation.ACTIVATE, luck.randrange(1_000, 20_000), moment)
+        for hold in working.state.holds:
+            if hold.expires_s <= moment.now_s:  # as the sweeper would
+                return self._request(
+                    Operation.HOLD_EXPIRY, hold.amount_minor, moment, hold_version=hold.version
+                )
         if working.state.status == 4:
             return self._request(Operation.UNBLOCK, 0, moment)
         point = luck.randrange(1_000)

@@ -110,7 +110,8 @@ cdef class BatchReader:
             else:
                 needed = 0
             whole = PyBytes_FromStringAndSize(NULL, self.pending + view.len - needed)
-            memcpy(PyBytes_AS_STRING(whole), self._held, self.pending)
+            if self.pending:  # else there is no memory to copy from
+                memcpy(PyBytes_AS_STRING(whole), self._held, self.pending)
             memcpy(
                 PyBytes_AS_STRING(whole) + self.pending,
                 <const char*>view.buf + needed,

@@ -56,6 +56,7 @@ _INTEGER_RANGES: dict[str, tuple[int, int]] = {
     "workers": (1, 1_024),
     "batch_max": (1, 4_096),
     "lanes": (1, 64),
+    "hold_lasts_s": (1, 31_536_000),
     "key_overlap_minutes": (1, 10_080),
     "queue_max": (1, 1_000_000),
     "link_in_flight_max": (1, 1_000_000),
@@ -139,6 +140,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     clock_ahead_hours: int = 26  # how far a terminal's clock may be ahead
 
     # Cards.
+    hold_lasts_s: int = 604_800  # until a hold that nobody completes is given back
     pin_tries_max: int = 5  # wrong PINs that lock PIN entry
     code_tries_max: int = 5  # wrong verification codes that lock the code
 

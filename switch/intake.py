@@ -34,6 +34,7 @@ from switch.pipeline import Pipeline, Ticket
 from switch.programme import AcquirerLink, Programme
 from switch.refusal_row import refusal_row
 from switch.settlement import Desk, DeskTicket
+from switch.sweeper import SweptHold
 from switch.wire.link import Frame, LinkState
 from switch.wire.private import build_private
 from switch.wire.replies import plain_answer, reply_fields, reply_mti
@@ -337,6 +338,8 @@ class Intake:
         """The same for answers that come with the message they are to."""
         replies = []
         for received, answer in answers:
+            if isinstance(received, SweptHold):  # nobody waits for it
+                continue
             assert isinstance(received, Received)
             replies.append((received, answer))
             if answer.rule:

@@ -39,12 +39,13 @@ __all__ = ["Desk", "DeskTicket"]
 _WATCH_PERIOD_S = 0.05
 _NUMBER_CLOSED_FOR = datetime.timedelta(days=60)
 """How long a batch number that was closed means the batch that it was; then it may come again."""
-_TRANSACTIONS = [
-    operation.value
-    for operation in Operation
-    if operation.value < Operation.REVERSAL
-    and operation not in (Operation.ISSUE, Operation.HOLD_EXPIRY)
-]
+_NO_TRANSACTIONS = frozenset(
+    {
+        *(Operation.ISSUE, Operation.BALANCE, Operation.HOLD_EXPIRY, Operation.REVERSAL),
+        *(Operation.TOMBSTONE, Operation.OUTCOME, Operation.UPLOAD, Operation.RECEIPT),
+    }
+)
+_TRANSACTIONS = [operation.value for operation in Operation if operation not in _NO_TRANSACTIONS]
 """What a terminal means by its last transaction; reversals and uploads are about others."""
 
 _STORED = """

@@ -38,6 +38,7 @@ from switch.reservation.store import ReservationStore, Sealer
 from switch.server import Server, link_config, listening_socket, private_listener
 from switch.settlement import Desk
 from switch.supervised_workers import PARENT_FD_VARIABLE, READY_FD_VARIABLE
+from switch.sweeper import HoldSweeper
 from switch.tls import server_context
 from switch.wire.link import LinkConfig
 from switch.wire.translate import Translator
@@ -139,9 +140,8 @@ class Worker:
 
     async def _load(self) -> None:
         master_key = load_master_key(self._settings, Path(self._file.data_dir))
-        self._key_session = JournalSession(
-            self._url, self._run, witness=Witness.of(self._file.data_dir, self._file.index)
-        )
+        witness = Witness.of(self._file.data_dir, self._file.index)
+        self._key_session = JournalSession(self._url, self._run, witness=witness)
         source = ProgrammeSource(self._key_session.rows, master_key)
         self._programme = await source.load()
         tokens_path = Path(self._file.data_dir) / "tokens.tab"
@@ -164,15 +164,15 @@ class Worker:
             answer_within_s=settings.answer_within_ms / 1000,
         )
         horizon_s = settings.horizon_days * 86_400
-        policy = Policy(settings.pin_tries_max, settings.code_tries_max, horizon_s)
+        policy = Policy(
+            settings.pin_tries_max, settings.code_tries_max, horizon_s, settings.hold_lasts_s
+        )
         self._intake.pipeline = self._pipeline = Pipeline(
             self._intake, policy, batch_max=settings.batch_max, queue_max=settings.queue_max
         )
         # Of its own: an append may have to wait long, and the probe must not wait behind it.
         self._refusals = RefusalLog(
-            JournalSession(
-                self._url, self._run, witness=Witness.of(self._file.data_dir, self._file.index)
-            ),
+            JournalSession(self._url, self._run, witness=witness),
             self._intake.refusals,
             self._pipeline,
             self._batch_ids.__next__,
@@ -262,6 +262,8 @@ class Worker:
             if file.index == 0:
                 nursery.start_soon(keep_projecting, ProjectorFile(self._url, file.data_dir))
                 nursery.start_soon(self._watch_projector)
+                sweeper = HoldSweeper(self._rows, self._pipeline, self._next_transaction_id)
+                nursery.start_soon(sweeper.run)
             async for _ in signals:
                 break
         self._draining = True

@@ -139,8 +139,8 @@ MUTANTS = (
     Mutant(
         "a balance is told from the cache",
         "switch/pipeline.py",
-        "            or any(ticket.request.operation is Operation.BALANCE for ticket in tickets)\n",
-        "",
+        "if card not in known or card in asked]",
+        "if card not in known]",
         (f"{_PIPELINE}a_balance_is_read_from_the_row_whatever_the_cache_says",),
     ),
     Mutant(
@@ -154,9 +154,8 @@ MUTANTS = (
     Mutant(
         "one poisonous card spoils its batch",
         "switch/pipeline.py",
-        "            if len(batch) > 1 or cached:\n"
-        "                return await self._carry_by_card",
-        "            if False:\n                return await self._carry_by_card",
+        "            if len(parts) > 1 or cached:\n",
+        "            if False:\n",
         (f"{_PIPELINE}a_poisonous_card_gets_96_and_its_neighbours_do_not_notice",),
     ),
     Mutant(
@@ -387,15 +386,15 @@ MUTANTS = (
     Mutant(
         "digests leave out the postings",
         "switch/projections/sealing.py",
-        "data = _encode((row, *map(tuple, postings)) if postings else (row,))",
-        "data = _encode((row,))",
+        '            image.update(posting["image"])\n',
+        "            pass\n",
         (f"{_PROJECTIONS}tamper.py::test_a_changed_posting_names_its_link",),
     ),
     Mutant(
         "a block does not stand on the one before it",
         "switch/projections/sealing.py",
-        "head = _encode((_FORMAT, before, number, len(hashes)))",
-        "head = _encode((_FORMAT, number, len(hashes)))",
+        "head = _encode((_FORMAT, before, said,",
+        "head = _encode((_FORMAT, said,",
         (f"{_PROJECTIONS}tamper.py::test_a_block_of_another_history_does_not_fit_before_the_next",),
     ),
     # The wire
@@ -410,10 +409,10 @@ MUTANTS = (
     ),
     Mutant(
         "a wrong MAC is taken",
-        "switch/intake.py",
-        "            if received.mac_key is None:\n",
-        "            received.mac_key = received.mac_key or (keys[0] if keys else None)\n"
-        "            if received.mac_key is None:\n",
+        "switch/authentication.py",
+        "        (wrong if received.mac_key is None else verified)",
+        "        received.mac_key = received.mac_key or (own[0] if own else None)\n"
+        "        (wrong if received.mac_key is None else verified)",
         (
             "tests/operations/test_operation_security.py::test_a_wrong_or_missing_mac_is_refused_without_one_and_nothing_is_done",
         ),

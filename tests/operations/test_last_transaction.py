@@ -69,6 +69,7 @@ def test_its_state_is_the_one_of_now(till: Terminal, card: Card) -> None:
 def test_enquiries_reversals_and_uploads_are_not_it(till: Terminal, card: Card) -> None:
     sale = till.redeem(card, 1250)
     till.balance(card)
+    assert till.balance(card, pin=f"{(int(card.pin) + 1) % 10000:04d}").code == "55"
     till.outcome(sale)
     till.upload(sale)
     assert_undone(till.reverse(till.make.redeem(card, 1)), "NOTHING")
@@ -143,3 +144,11 @@ def test_what_is_missing_is_a_format_error(till: Terminal, change: dict[str, Non
 def test_networks_ask_too(network: Terminal, card: Card) -> None:
     sale = network.redeem(card, 1250)
     assert_outcome(network.last_outcome(), sale, "APPROVED")
+
+
+def test_a_transfer_is_told_by_what_was_sent(till: Terminal, card: Card, cards: Cards) -> None:
+    moved = till.transfer(card, cards.active(), 700)
+    assert moved.code == "00"
+    asked = till.last_outcome()
+    assert_outcome(asked, moved, "APPROVED")
+    assert asked.fields[37] == moved.tx

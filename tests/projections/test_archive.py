@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import gzip
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -382,3 +384,46 @@ async def test_repeats_inside_the_horizon_find_their_links(
     assert await session.read_history(query, month(2)) == before
     assert {link.key for link in before} >= query.keys
     await session.close()
+
+
+async def test_the_verb_says_it_in_words_and_in_exit_codes(
+    old: World, url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "master.key").write_text(bytes(range(32)).hex())
+    (tmp_path / "master.key").chmod(0o600)
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "switch", *words, "--data", str(tmp_path)]
+        return subprocess.run(
+            [*command, "--postgres", url],
+            cwd=Path(__file__).resolve().parents[2],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert run("archive", "--month", "yesterday").returncode == 2
+    early = run("archive", "--month", f"{month(0):%Y-%m}")
+    assert early.returncode == 1
+    assert "within the horizon" in early.stderr
+    first = run("archive", "--month", f"{month(5):%Y-%m}")
+    assert (first.returncode, first.stdout.count("detached")) == (0, 6), first.stderr
+    assert f"archived through {month(5):%Y-%m}" in first.stdout
+    again = run("archive", "--month", f"{month(5):%Y-%m}", "--drop")
+    assert (again.returncode, again.stdout.count("dropped")) == (0, 6), again.stderr
+    whole = run("verify", "--full")
+    assert whole.returncode == 0, whole.stdout
+    assert "holds   what was archived is what was signed" in whole.stdout
+    assert run("rebuild").returncode == 0
+    (tmp_path / "archive" / f"links-{month(6):%Y-%m}.jsonl.gz").unlink()
+    broken = run("verify")
+    assert broken.returncode == 1
+    assert f"links-{month(6):%Y-%m}.jsonl.gz: is missing" in broken.stdout
+    assert run("rebuild").returncode == 2
+    assert run("verify", "--archive", str(tmp_path / "nowhere")).returncode == 2
+    (tmp_path / "archive").rename(tmp_path / "elsewhere")
+    alone = run("verify", "--full")
+    assert alone.returncode == 0, alone.stdout
+    assert "archived links (their signed openings stand)" in alone.stdout
+    assert run("rebuild").returncode == 0

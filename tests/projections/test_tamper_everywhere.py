@@ -305,7 +305,7 @@ def test_two_different_rows_never_have_one_hash(numbers: list[tuple[bytes, bytes
     for key, body in numbers:
         row = (
             *(datetime.date(2026, 1, 1), 1, 1, 1, 1, 0, key, 6, 0, "A" * 12, 60, 1, 1, 0, 0, 1, 1),
-            *(datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), 7, body),
+            *("", 0, 0, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), 7, body),
         )
         images.add(link_image(row))
     assert len(images) == len(set(numbers))
