@@ -238,8 +238,7 @@ class Intake:
 
     def _use(self, received: Received, pin_version: int = 0) -> None:
         """Note the first use of keys that a key change handed out."""
-        used = first_uses(received, pin_version)
-        if used:
+        if used := first_uses(received, pin_version):
             self.first_uses.update(used)
             self.on_key_work()
 
@@ -273,6 +272,7 @@ class Intake:
             request_of_desk = read_request(self._translator, *parts)
             return DeskTicket(request_of_desk, received.arrived, deadline, received)
         translated = self._translator.translate(*parts)
+        self._use(received, translated.pin_version)
         request, card_id = translated.request, translated.card_id
         return Ticket(request, card_id, received.arrived, deadline, received, translated.other_id)
 

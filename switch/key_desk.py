@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -62,8 +63,10 @@ _KEK = """
 select block from terminal_key
 where terminal_id = $1 and usage = 'kek' order by version desc limit 1
 """
-_DUE = "select version, sent, check_value from key_change_due($1, $2, $3)"
-_HAND_OUT = "select version, sent, check_value from hand_out_key($1, $2, $3, $4, $5, $6, $7)"
+_DUE = "select version, sent, check_value, noted from key_change_due($1, $2, $3)"
+_HAND_OUT = """
+select version, sent, check_value, noted from hand_out_key($1, $2, $3, $4, $5, $6, $7)
+"""
 _ACTIVATE = "select activate_key($1, $2, $3, $4) as changed"
 _RETIRE = "select retire_keys() as removed"
 
@@ -136,6 +139,7 @@ class KeyDesk:
         self._answer_within_s = answer_within_s
         self._limited = RateLimited(log)
         self._work = trio.Event()
+        self._looked = self._retired = -math.inf
         self._asked: deque[Received] = deque()
         self._doubts: deque[Received] = deque()
         intake.doubts, intake.key_changes = self._doubts, self._asked
@@ -146,24 +150,27 @@ class KeyDesk:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        looked = retired = trio.current_time()
         self._measure()
         while True:
             if not self._asked:
                 with trio.move_on_after(_LOOK_PERIOD_S):
                     await self._work.wait()
-            self._work = trio.Event()
-            handed_out = await self._hand_out_some()
-            await self._note_first_uses()
-            if not handed_out:
-                await trio.sleep_until(looked + _LOOKS_APART_S)
-            looked = trio.current_time()
-            await self._look()
-            if handed_out:  # a new key is known here before its terminal is told of it
-                self._intake.reply(handed_out)
-            if looked - retired >= _RETIRE_PERIOD_S:
-                retired = looked
-                await self._retire()
+            await self.turn()
+
+    async def turn(self) -> None:
+        """All that there is to do now, once."""
+        self._work = trio.Event()
+        handed_out = await self._hand_out_some()
+        await self._note_first_uses()
+        if not handed_out:
+            await trio.sleep_until(self._looked + _LOOKS_APART_S)
+        self._looked = trio.current_time()
+        await self._look()
+        if handed_out:  # a new key is known here before its terminal is told of it
+            self._intake.reply(handed_out)
+        if self._looked - self._retired >= _RETIRE_PERIOD_S:
+            self._retired = self._looked
+            await self.retire()
 
     async def _look(self) -> None:
         """Learn what has changed; then the doubtful messages are told."""
@@ -201,7 +208,7 @@ class KeyDesk:
                     more = {"terminal_id": terminal_id, "usage": usage, "version": version}
                     self._limited.event(logging.INFO, "key-activated", **more)
 
-    async def _retire(self) -> None:
+    async def retire(self) -> None:
         """Keys whose window is over are removed, here and in the tables."""
         with contextlib.suppress(JournalDown):
             removed = (await self._session.rows(_RETIRE))[0]["removed"]
@@ -268,9 +275,13 @@ class KeyDesk:
         protection = await self._kek_of(terminal_id)
         due = (await self._session.rows(_DUE, terminal_id, kind.column, key))[0]
         for _ in range(_TRIES):
-            if due["sent"] is not None:
-                return due["sent"], due["check_value"]
             version = due["version"]
+            if due["noted"]:
+                return due["sent"], due["check_value"]
+            if due["sent"] is not None:  # a key that another request was given, unused as yet
+                pending = (terminal_id, kind.column, version, key, "", "", "")
+                due = (await self._session.rows(_HAND_OUT, *pending))[0]
+                continue
             fresh = new_key(kind.algorithm)
             sent = protection.wrap(
                 *(fresh, kind.block_usage, kind.algorithm, kind.mode),

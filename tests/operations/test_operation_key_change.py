@@ -152,10 +152,31 @@ def test_a_new_pin_key(changing: Demo) -> None:
         identity = dataclasses.replace(terminal.identity, pin_key=key)
         new = Terminal(identity, terminal.connection)
         assert new.redeem(card, 100, pin=card.pin, de53="0002000000000000").code == "00"
-        # the old one for a while, by its name; unnamed it is the new one as soon as all know
+        # the old one for a while, named or not
         assert terminal.redeem(card, 100, pin=card.pin, de53="0001000000000000").code == "00"
-        eventually(lambda: new.redeem(card, 100, pin=card.pin).code == "00")
+        assert terminal.redeem(card, 100, pin=card.pin).code == "00"
         assert new.redeem(card, 100, pin=card.pin, de53="0009000000000000").code == "30"
+        assert new.redeem(card, 100, pin="0000" if card.pin != "0000" else "1111").code == "55"
+        # and asking again gives yet another: the new one is known to be in use
+        assert int(opened(entry, ask(terminal, KU="PIN"))[0].version_num) == 3
+
+
+def test_a_new_pin_key_is_known_wherever_it_is_used(changing: Demo) -> None:
+    """Used at once and unnamed, on a dozen connections: no right PIN is ever called wrong."""
+    entry = take(changing, "retail-mac")
+    card = changing.cards.active()
+    with ExitStack() as stack:
+        others = [stack.enter_context(changing.pos(entry)) for _ in range(12)]
+        known: list[bytes] = [b""]
+        for asking in others[:2]:
+            # that the last one is in use is known everywhere a moment after it was
+            reply = eventually(lambda at=asking: fresh(ask(at, KU="PIN"), known))
+            key = opened(entry, reply)[1]
+            known.append(key)
+            for other in others:
+                identity = dataclasses.replace(other.identity, pin_key=key)
+                new = Terminal(identity, other.connection)
+                assert new.redeem(card, 10, pin=card.pin).code == "00"
 
 
 def test_what_is_no_kind_of_key_is_refused(changing: Demo) -> None:

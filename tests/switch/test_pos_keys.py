@@ -45,6 +45,10 @@ def block(kind: tuple[str, str, str, str], version: str = "02", kek: bytes = KEK
     return psec.tr31.wrap(kek, header, NEW)
 
 
+def damaged(key_block: str) -> str:
+    return key_block[:-1] + ("1" if key_block[-1] == "0" else "0")
+
+
 def check_value(kind: tuple[str, str, str, str]) -> str:
     if kind[2] == "T":
         return psec.des.encrypt_tdes_ecb(NEW, bytes(8))[:3].hex().upper()
@@ -117,7 +121,7 @@ def test_a_reply_under_another_key_than_the_request_s_is_none(
         (block(AES_MAC), "000000", "check value"),
         (block(AES_MAC), "", "check value"),
         (block(AES_MAC, kek=NEW), check_value(AES_MAC), "cannot be opened"),
-        (block(AES_MAC)[:-1] + "0", check_value(AES_MAC), "cannot be opened"),
+        (damaged(block(AES_MAC)), check_value(AES_MAC), "cannot be opened"),
         ("", check_value(AES_MAC), "cannot be opened"),
         (block(PIN), "000000", "something else"),
         (block(("D", "M6", "A", "G")), check_value(AES_MAC), "another use"),
