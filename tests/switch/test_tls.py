@@ -59,7 +59,7 @@ async def serve_echo(
 
     server = Server(Metrics(), echo, connections_max=10)
     listener = listening_socket("127.0.0.1", 0)
-    nursery.start_soon(server.serve, listener, CONFIG, context)
+    nursery.start_soon(server.serve, listener, lambda: CONFIG, context)
     return listener.getsockname()[1], got, lambda: server.connections
 
 
