@@ -6,10 +6,12 @@ import dataclasses
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import trio
 
 from .judge import verdict
 from .many import fault_of, judged, spread
@@ -73,6 +75,30 @@ def test_one_seed_is_one_story() -> None:
     for seed in (8, 11, 21):
         assert run(draw(seed)).trace == run(draw(seed)).trace
     assert run(draw(8)).trace != run(draw(16)).trace
+
+
+def test_a_loop_in_another_thread_changes_no_story() -> None:
+    """Trio has one pair of dice per process: who else throws them must not move ours."""
+    alone = run(draw(8)).trace
+    over = threading.Event()
+
+    async def spin() -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(turn)
+
+    async def turn() -> None:
+        while not over.is_set():
+            await trio.lowlevel.checkpoint()
+
+    thread = threading.Thread(target=trio.run, args=(spin,))
+    thread.start()
+    try:
+        told = [run(draw(8)).trace for _ in range(3)]
+    finally:
+        over.set()
+        thread.join()
+    assert told == [alone] * 3
 
 
 def test_a_story_is_the_same_in_another_process() -> None:

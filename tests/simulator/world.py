@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import random
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -324,20 +325,34 @@ class World:
         asking.heard.set()
 
 
+class _Dice(random.Random):
+    """Trio's dice for this thread's loop. Loops of other threads throw those they had."""
+
+    def __init__(self, seed: int, others: random.Random) -> None:
+        super().__init__(seed)
+        self._thread = threading.get_ident()
+        self._others = others
+
+    def random(self) -> float:
+        """The next throw."""
+        own = threading.get_ident() == self._thread
+        return super().random() if own else self._others.random()
+
+
 @contextlib.contextmanager
 def _deterministic(seed: int) -> Iterator[None]:
     """Trio's scheduling and the module `random` from a seed, and as they were afterwards."""
-    before = random.getstate(), trio_internals._r.getstate()
+    before = random.getstate(), trio_internals._r
     allowed = trio_internals._ALLOW_DETERMINISTIC_SCHEDULING
     period_s, pipeline.WATCH_PERIOD_S = pipeline.WATCH_PERIOD_S, _WATCH_PERIOD_S
     try:
         trio_internals._ALLOW_DETERMINISTIC_SCHEDULING = True
         random.seed(seed)
-        trio_internals._r.seed(seed)
+        trio_internals._r = _Dice(seed, before[1])
         yield
     finally:
         random.setstate(before[0])
-        trio_internals._r.setstate(before[1])
+        trio_internals._r = before[1]
         trio_internals._ALLOW_DETERMINISTIC_SCHEDULING = allowed
         pipeline.WATCH_PERIOD_S = period_s
 
