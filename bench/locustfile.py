@@ -31,7 +31,7 @@ from gevent.event import AsyncResult
 from locust import User, between, constant, events, task
 from locust.env import Environment
 
-from bench.messages import Fields
+from bench.messages import Fields, card_fields, reversal_fields
 from fastpath.codec import Message, decode, encode_unsealed, seal
 from fastpath.framing import FrameBuffer, Header, pack
 from fastpath.mac import MacAlgorithm, MacKey
@@ -118,27 +118,13 @@ class Wire:
         if name == "reverse":
             assert last is not None
             self._last_redeemed = None
-            original = f"0200{last[DE.STAN]!s}".ljust(42, "0")
-            return name, "0400", {**last, DE.STAN: stan, DE.ORIGINAL: original}
+            return name, "0400", reversal_fields(last, stan)
         mti, code = _CODES[name]
         card = random.choice(self.programme.issued if name == "activate" else self.programme.active)
         now = datetime.datetime.now(datetime.UTC)
-        fields: Fields = {
-            DE.PAN: str(card["pan"]),
-            DE.PROCESSING_CODE: code,
-            DE.TRANSMISSION_TIME: now.strftime("%m%d%H%M%S"),
-            DE.STAN: stan,
-            DE.LOCAL_TIME: now.strftime("%H%M%S"),
-            DE.LOCAL_DATE: now.strftime("%m%d"),
-            DE.EXPIRY: str(card["expiry"]),
-            DE.ENTRY_MODE: "021",
-            DE.TERMINAL: str(self.terminal["id"]),
-            DE.MERCHANT: str(self.terminal["merchant"]),
-            DE.CURRENCY: self.programme.currency,
-        }
-        if name != "balance":
-            fields[DE.AMOUNT] = f"{2500 if name == 'activate' else random.randint(1, 50):012d}"
-        return name, mti, fields
+        amount_minor = {"balance": 0, "activate": 2500}.get(name, random.randint(1, 50))
+        currency = self.programme.currency
+        return name, mti, card_fields(self.terminal, card, code, stan, now, currency, amount_minor)
 
     def send(self, mti: str, fields: Fields) -> None:
         """Seal and send."""

@@ -18,7 +18,15 @@ from fastpath.mac import MacAlgorithm, MacKey, sign_many
 from fastpath.packager import Packager
 from fastpath.specs import DE
 
-__all__ = ["Fields", "Framed", "Scenario", "build_frames", "terminals_for"]
+__all__ = [
+    "Fields",
+    "Framed",
+    "Scenario",
+    "build_frames",
+    "card_fields",
+    "reversal_fields",
+    "terminals_for",
+]
 
 _BUILT_AT_ONCE = 4096
 _STAN_COUNT = 1_000_000
@@ -47,6 +55,40 @@ class Framed(NamedTuple):
 
     stan: str
     frame: bytes
+
+
+def card_fields(
+    terminal: dict[str, Any],
+    card: dict[str, Any],
+    code: str,
+    stan: str,
+    now: datetime.datetime,
+    currency: str,
+    amount_minor: int,
+) -> Fields:
+    """A message about a card that was read at this terminal, without an amount where that is 0."""
+    fields: Fields = {
+        DE.PAN: str(card["pan"]),
+        DE.PROCESSING_CODE: code,
+        DE.TRANSMISSION_TIME: now.strftime("%m%d%H%M%S"),
+        DE.STAN: stan,
+        DE.LOCAL_TIME: now.strftime("%H%M%S"),
+        DE.LOCAL_DATE: now.strftime("%m%d"),
+        DE.EXPIRY: str(card["expiry"]),
+        DE.ENTRY_MODE: "021",
+        DE.TERMINAL: str(terminal["id"]),
+        DE.MERCHANT: str(terminal["merchant"]),
+        DE.CURRENCY: currency,
+    }
+    if amount_minor:
+        fields[DE.AMOUNT] = f"{amount_minor:012d}"
+    return fields
+
+
+def reversal_fields(original: Fields, stan: str) -> Fields:
+    """The reversal (0400) of a 0200."""
+    named = f"0200{original[DE.STAN]!s}".ljust(42, "0")
+    return {**original, DE.STAN: stan, DE.ORIGINAL: named}
 
 
 class _Till:
@@ -105,12 +147,7 @@ class _Till:
     @staticmethod
     def _about(original: Fields, stan: str, *, repeats: bool) -> Body:
         """A repeat of an earlier redemption, or its reversal."""
-        if repeats:
-            return "0201", original
-        fields = dict(original)
-        fields[DE.STAN] = stan
-        fields[DE.ORIGINAL] = f"0200{original[DE.STAN]!s}".ljust(42, "0")
-        return "0400", fields
+        return ("0201", original) if repeats else ("0400", reversal_fields(original, stan))
 
     def _fields(
         self,
@@ -120,22 +157,8 @@ class _Till:
         now: datetime.datetime,
         amount_minor: int,
     ) -> Fields:
-        fields: Fields = {
-            DE.PAN: str(card["pan"]),
-            DE.PROCESSING_CODE: code,
-            DE.TRANSMISSION_TIME: now.strftime("%m%d%H%M%S"),
-            DE.STAN: stan,
-            DE.LOCAL_TIME: now.strftime("%H%M%S"),
-            DE.LOCAL_DATE: now.strftime("%m%d"),
-            DE.EXPIRY: str(card["expiry"]),
-            DE.ENTRY_MODE: "021",
-            DE.TERMINAL: str(self._terminal["id"]),
-            DE.MERCHANT: str(self._terminal["merchant"]),
-            DE.CURRENCY: self._demo["currency"],
-        }
-        if amount_minor:
-            fields[DE.AMOUNT] = f"{amount_minor:012d}"
-        return fields
+        currency = self._demo["currency"]
+        return card_fields(self._terminal, card, code, stan, now, currency, amount_minor)
 
 
 def terminals_for(demo: dict[str, Any], scenario: Scenario) -> list[dict[str, Any]]:

@@ -331,51 +331,43 @@ cdef uint32_t _word_at(const uint8_t* data, Py_ssize_t at):
     return CS_BIG32(word)
 
 
-cdef list _elements(const uint8_t* data, Py_ssize_t size):
-    """An array of one dimension (or none)."""
-    cdef Py_ssize_t at = 20, i, length, count
-    cdef uint32_t element
+cdef list _values(
+    const uint8_t* data, Py_ssize_t size, Py_ssize_t at, Py_ssize_t count, object oids, str what
+):
+    """So many values from `at`, each behind its length; `oids` is their type, or each one's."""
+    cdef Py_ssize_t length, i
+    cdef bint alike = not isinstance(oids, tuple)
     cdef list values = []
-    if size < 12 or _word_at(data, 0) > 1:
-        raise ValueError("not an array of one dimension")
-    if _word_at(data, 0) == 0:
-        return values
-    element = _word_at(data, 8)
-    if size < 20:
-        raise ValueError("a cut array")
-    count = _word_at(data, 12)
     for i in range(count):
         if at + 4 > size:
-            raise ValueError("a cut array")
+            raise ValueError(f"a cut {what}")
         length = <int32_t>_word_at(data, at)
         at += 4
         if length < 0:
             values.append(None)
             continue
         if at + length > size:
-            raise ValueError("a cut array")
-        values.append(_value(element, data + at, length))
+            raise ValueError(f"a cut {what}")
+        values.append(_value(oids if alike else oids[i], data + at, length))
         at += length
     return values
+
+
+cdef list _elements(const uint8_t* data, Py_ssize_t size):
+    """An array of one dimension (or none)."""
+    if size < 12 or _word_at(data, 0) > 1:
+        raise ValueError("not an array of one dimension")
+    if _word_at(data, 0) == 0:
+        return []
+    if size < 20:
+        raise ValueError("a cut array")
+    return _values(data, size, 20, _word_at(data, 12), _word_at(data, 8), "array")
 
 
 def decode_row(bytes body, tuple oids):
     """The values of a DataRow, of these types. ValueError for a row that is cut or of others."""
     cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(body)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(body), at = 2, length, i, count = len(oids)
-    cdef list values = []
-    if size < 2 or (data[0] << 8 | data[1]) != count:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(body)
+    if size < 2 or (data[0] << 8 | data[1]) != len(oids):
         raise ValueError("a row of another width")
-    for i in range(count):
-        if at + 4 > size:
-            raise ValueError("a cut row")
-        length = <int32_t>_word_at(data, at)
-        at += 4
-        if length < 0:
-            values.append(None)
-            continue
-        if at + length > size:
-            raise ValueError("a cut row")
-        values.append(_value(oids[i], data + at, length))
-        at += length
-    return values
+    return _values(data, size, 2, len(oids), oids, "row")

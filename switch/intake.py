@@ -106,16 +106,16 @@ class Intake:
         link = self.programme.links[connection.link.config.name]
         answers: list[tuple[Received, Answer]] = []
         decoded = self._decode(connection, frames, now, answers)
-        verified = self._authenticate(decoded, link, answers, self.doubts)
-        self._go_on(verified, link, answers, self.doubts)
+        verified = self._authenticate(decoded, link, answers, looked=False)
+        self._go_on(verified, link, answers, looked=False)
 
     def resume(self, doubtful: Sequence[Received]) -> None:
         """It has been looked for newer keys: these MACs are right by now, or wrong."""
         for received in doubtful:
             link = self.programme.links[received.connection.link.config.name]
             answers: list[tuple[Received, Answer]] = []
-            verified = self._authenticate([received], link, answers, None)
-            self._go_on(verified, link, answers, None)
+            verified = self._authenticate([received], link, answers, looked=True)
+            self._go_on(verified, link, answers, looked=True)
 
     def cannot_look(self, doubtful: Sequence[Received]) -> None:
         """Postgres is down: whether these MACs are right cannot be said now."""
@@ -127,7 +127,7 @@ class Intake:
         verified: list[Received],
         link: AcquirerLink,
         answers: list[tuple[Received, Answer]],
-        doubts: deque[Received] | None,
+        looked: bool,
     ) -> None:
         """From authenticated messages to tickets or replies."""
         now_s = int(self._utc_now().timestamp())
@@ -143,7 +143,7 @@ class Intake:
             else:
                 if isinstance(ticket, Ticket):
                     # A PIN block that none of the known keys opens may be made with a new one.
-                    unopened = doubts is not None and ticket.request.pvv == b""
+                    unopened = not looked and ticket.request.pvv == b""
                     if not (unopened and self._doubt(received, answers, may_have_new_pin_key)):
                         tickets.append(ticket)
                 elif isinstance(ticket, DeskTicket):
@@ -193,7 +193,7 @@ class Intake:
         decoded: list[Received],
         link: AcquirerLink,
         answers: list[tuple[Received, Answer]],
-        doubts: deque[Received] | None,
+        looked: bool,
     ) -> list[Received]:
         """Those whose terminal is known (else 58) and whose MAC is right (else 63)."""
         known: list[Received] = []
@@ -209,7 +209,7 @@ class Intake:
                 refusal = self._refusal(received, Response.NOT_PERMITTED_TO_TERMINAL, Rule.TERMINAL)
                 answers.append((received, refusal))
         verified, wrong = verify(known)
-        if doubts is not None:
+        if not looked:
             doubt = self._doubt
             wrong = [each for each in wrong if not doubt(each, answers, may_have_new_mac_key)]
             verified = [each for each in verified if not doubt(each, answers, lacks_named_pin_key)]

@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import heapq
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -241,15 +241,12 @@ class _Row(tuple[Any, ...]):
 
     __slots__ = ()
     names: dict[str, int]
+    image: Callable[..., bytes]
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, str):
-            return self.image if key == "image" else tuple.__getitem__(self, self.names[key])
+            return self.image() if key == "image" else tuple.__getitem__(self, self.names[key])
         return tuple.__getitem__(self, key)
-
-    @property
-    def image(self) -> bytes:
-        raise NotImplementedError
 
 
 def _names(columns: str) -> dict[str, int]:
@@ -259,19 +256,13 @@ def _names(columns: str) -> dict[str, int]:
 class _Link(_Row):
     __slots__ = ()
     names = _names(LINK_COLUMNS)
-
-    @property
-    def image(self) -> bytes:
-        return link_image(self)
+    image = link_image
 
 
 class _Posting(_Row):
     __slots__ = ()
     names = _names(POSTING_COLUMNS)
-
-    @property
-    def image(self) -> bytes:
-        return posting_image(self)
+    image = posting_image
 
 
 def read_entries(directory: Path, file: ArchivedFile) -> Iterator[Entry]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +22,9 @@ import asyncpg
 
 from .dialect import Packager
 from .messages import Card, Identity
-from .terminal import Connection, Terminal
+from .terminal import Connection, NoReplyError, Terminal
 
-__all__ = ["Cards", "Demo", "DemoError"]
+__all__ = ["Cards", "Demo", "DemoError", "eventually", "running_demo"]
 
 # The programme of the tree these tests are in, where that is on the path before an installed one.
 _COMMAND = (sys.executable, "-m", "switch")
@@ -271,3 +275,34 @@ def _alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+@contextlib.contextmanager
+def running_demo(prefix: str, *options: str, settings: str = "") -> Iterator[Demo]:
+    """A demo in a directory of its own, stopped by SIGTERM at the end; `settings` is TOML."""
+    # A short path: Unix sockets of the private stores lie below it (at most 107 bytes).
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    if settings:
+        (directory / "cardswitch.toml").write_text(settings)
+        options = (*options, "--config", str(directory / "cardswitch.toml"))
+    demo = Demo(directory, *options)
+    try:
+        demo.start()
+        yield demo
+        status = demo.stop()
+        assert status == 0, f"`up` ended with {status} after SIGTERM"
+    finally:
+        demo.kill()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def eventually(what: Callable[[], Any], timeout_s: float) -> Any:
+    """What it returns once that is true, whatever the switch is doing meanwhile."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, NoReplyError, DemoError):
+            value = what()
+            if value:
+                return value
+        time.sleep(0.05)
+    raise AssertionError(f"did not happen in {timeout_s:.0f} s")

@@ -6,21 +6,18 @@ import dataclasses
 import json
 import os
 import random
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import psec
 import pytest
 
-from tests.client.demo import Demo
+from tests.client.demo import Demo, running_demo
 from tests.client.messages import Card, Request
 from tests.client.terminal import NoReplyError, Terminal
 
@@ -34,15 +31,8 @@ CONNECTION_LOST = (OSError, NoReplyError)
 
 @pytest.fixture
 def demo() -> Iterator[Demo]:
-    directory = Path(tempfile.mkdtemp(prefix="key-faults-"))
-    running = Demo(directory, "--workers", "4")
-    try:
-        running.start()
+    with running_demo("key-faults-", "--workers", "4") as running:
         yield running
-        assert running.stop() == 0
-    finally:
-        running.kill()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 class Till:

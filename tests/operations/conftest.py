@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
-from tests.client.demo import Cards, Demo  # noqa: E402
+from tests.client.demo import Cards, Demo, running_demo  # noqa: E402
 from tests.client.messages import Card  # noqa: E402
 from tests.client.terminal import Terminal  # noqa: E402
 
@@ -31,17 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def switch() -> Iterator[Demo]:
     """`cardswitch up --demo` in a directory of its own, stopped by SIGTERM at the end."""
-    # A short path: Unix sockets of the private stores lie below it (at most 107 bytes).
-    directory = Path(tempfile.mkdtemp(prefix="cards-"))
-    demo = Demo(directory)
-    try:
-        demo.start()
+    with running_demo("cards-") as demo:
         yield demo
-        status = demo.stop()
-        assert status == 0, f"`up` ended with {status} after SIGTERM"
-    finally:
-        demo.kill()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture

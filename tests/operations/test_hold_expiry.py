@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from tests.client.demo import Demo
+from tests.client.demo import Demo, eventually, running_demo
 from tests.client.messages import Card
-from tests.client.terminal import NoReplyError
 
 HOLD_EXPIRY = 16
 
@@ -26,27 +22,8 @@ HOLD_EXPIRY = 16
 @pytest.fixture(scope="module")
 def brief() -> Iterator[Demo]:
     """A switch whose holds last two seconds."""
-    directory = Path(tempfile.mkdtemp(prefix="brief-"))
-    settings = directory / "cardswitch.toml"
-    settings.write_text("hold_lasts_s = 2\n")
-    demo = Demo(directory, "--config", str(settings))
-    try:
-        demo.start()
+    with running_demo("brief-", settings="hold_lasts_s = 2\n") as demo:
         yield demo
-        assert demo.stop() == 0
-    finally:
-        demo.kill()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def eventually(what: Callable[[], bool], timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        with suppress(OSError, NoReplyError):
-            if what():
-                return
-        time.sleep(0.1)
-    raise AssertionError("did not happen")
 
 
 def balances(demo: Demo, card: Card) -> tuple[int, int]:
@@ -81,7 +58,7 @@ def test_it_is_given_back_once(brief: Demo) -> None:
         held = terminal.hold(card, 3000)
         assert held.code == "00"
         assert balances(brief, card) == (10000, 7000)
-        eventually(lambda: balances(brief, card) == (10000, 10000))
+        eventually(lambda: balances(brief, card) == (10000, 10000), 30)
         # a completion that comes too late is a sale of its own
         late = terminal.complete(held, 2500)
         assert late.code == "00"

@@ -6,14 +6,10 @@ import dataclasses
 import json
 import os
 import random
-import shutil
 import signal
-import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -24,9 +20,9 @@ import trio_asyncio
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.cmac import CMAC
 
-from tests.client.demo import Demo, DemoError
+from tests.client.demo import Demo, eventually, running_demo
 from tests.client.messages import Reply
-from tests.client.terminal import NoReplyError, Terminal
+from tests.client.terminal import Terminal
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*TripleDES")
 KEY_CHANGE: Any = "101"
@@ -35,15 +31,8 @@ KEY_CHANGE: Any = "101"
 @pytest.fixture(scope="module")
 def changing() -> Iterator[Demo]:
     """Four workers: keys change on one and are used on another."""
-    directory = Path(tempfile.mkdtemp(prefix="keys-"))
-    demo = Demo(directory, "--workers", "4")
-    try:
-        demo.start()
+    with running_demo("keys-", "--workers", "4") as demo:
         yield demo
-        assert demo.stop() == 0
-    finally:
-        demo.kill()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 _ENTRIES: dict[str, list[dict[str, Any]]] = {}
@@ -130,17 +119,6 @@ def test_a_repeat_carries_the_same_block(changing: Demo, entry: dict[str, Any]) 
         assert terminal.repeat(request).private["KB"] == first.private["KB"]
 
 
-def eventually(what: Callable[[], Any], timeout_s: float = 10) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        with suppress(OSError, NoReplyError, DemoError):
-            value = what()
-            if value:
-                return value
-        time.sleep(0.05)
-    raise AssertionError("did not happen")
-
-
 def test_a_new_pin_key(changing: Demo) -> None:
     entry = take(changing, "aes-cmac")
     card = changing.cards.active()
@@ -170,7 +148,7 @@ def test_a_new_pin_key_is_known_wherever_it_is_used(changing: Demo) -> None:
         known: list[bytes] = [b""]
         for asking in others[:2]:
             # that the last one is in use is known everywhere a moment after it was
-            reply = eventually(lambda at=asking: fresh(ask(at, KU="PIN"), known))
+            reply = eventually(lambda at=asking: fresh(ask(at, KU="PIN"), known), 10)
             key = opened(entry, reply)[1]
             known.append(key)
             for other in others:
@@ -194,7 +172,7 @@ def test_no_bit_of_a_mac_may_differ(changing: Demo, entry: dict[str, Any]) -> No
         keys.append(opened(entry, ask(terminal))[1])
         current = with_key(terminal, keys[1])
         assert current.echo().code == "00"
-        keys.append(opened(entry, eventually(lambda: fresh(ask(current), keys)))[1])
+        keys.append(opened(entry, eventually(lambda: fresh(ask(current), keys), 10))[1])
         chance = random.Random(1)
         for key in keys:
             forger = with_key(terminal, key)
@@ -277,7 +255,8 @@ def test_a_worker_that_dies_takes_no_key_along(changing: Demo, entry: dict[str, 
     with changing.pos(entry) as terminal:
         used = opened(entry, ask(terminal))[1]
         assert with_key(terminal, used).echo().code == "00"
-        pending = opened(entry, eventually(lambda: fresh(ask(with_key(terminal, used)), [b""])))[1]
+        asking = with_key(terminal, used)
+        pending = opened(entry, eventually(lambda: fresh(ask(asking), [b""]), 10))[1]
     pids = json.loads((changing.data / "demo.json").read_text())["pids"]["workers"]
     for worker in pids:  # an earlier round may have killed one that has not been named anew yet
         with suppress(ProcessLookupError):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from tests.client.demo import Demo
+from tests.client.demo import Demo, running_demo
 from tests.client.messages import Reply
 from tests.client.terminal import Terminal
 
@@ -24,15 +21,8 @@ SOON_S = 5.0
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Demo]:
-    directory = Path(tempfile.mkdtemp(prefix="programme-"))
-    running = Demo(directory, "--workers", "2")
-    try:
-        running.start()
+    with running_demo("programme-", "--workers", "2") as running:
         yield running
-        assert running.stop() == 0
-    finally:
-        running.kill()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def owner(demo: Demo, *statements: str) -> None:

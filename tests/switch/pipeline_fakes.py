@@ -11,7 +11,8 @@ import itertools
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,16 @@ from switch.journal.rows import CardRow, Refusal, link_from_row
 from switch.pipeline import Lane, Pipeline, Ticket
 from switch.reservation.store import Possession, Reserved
 
-__all__ = ["FakeCache", "FakeJournal", "FakeObserver", "House", "row_with"]
+__all__ = [
+    "FakeCache",
+    "FakeJournal",
+    "FakeObserver",
+    "Gate",
+    "House",
+    "ids",
+    "row_with",
+    "working",
+]
 
 NOW = datetime.datetime(2026, 3, 14, 12, 0, 0, tzinfo=datetime.UTC)
 TERMINAL = Terminal(1, 1, network=False)
@@ -347,3 +357,37 @@ def random_pauses(seed: int) -> Callable[[dict[str, Any]], Awaitable[None]]:
         await trio.sleep(chance.choice([0, 0, 0.001, 0.005, 0.02]))
 
     return pause
+
+
+class Gate:
+    """Holds appends of certain cards, or of all where none is named, until it is opened."""
+
+    def __init__(self, *card_ids: int) -> None:
+        self._card_ids = set(card_ids)
+        self.reached = trio.Event()
+        self.open = trio.Event()
+
+    async def __call__(self, batch: dict[str, Any]) -> None:
+        if not self._card_ids or self._card_ids & set(batch["c_card"]):
+            self.reached.set()
+            await self.open.wait()
+
+
+def ids(tickets: list[Ticket]) -> list[str]:
+    """The requests, by their transaction ids."""
+    return [ticket.request.transaction_id for ticket in tickets]
+
+
+@asynccontextmanager
+async def working(house: House) -> AsyncIterator[trio.Nursery]:
+    """The house at work. At the end no append is held any more: lanes finish what they have."""
+    with trio.fail_after(600):
+        async with trio.open_nursery() as nursery:
+            house.run_in(nursery)
+            try:
+                yield nursery
+            finally:
+                for gate in (house.journal.before, house.journal.after):
+                    if isinstance(gate, Gate):
+                        gate.open.set()
+                nursery.cancel_scope.cancel()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import pytest
 import trio
-from pipeline_fakes import NOW, House, random_pauses, row_with, state_in
+from pipeline_fakes import NOW, Gate, House, ids, random_pauses, row_with, state_in, working
 from trio.testing import MockClock
 
 from rules.identity import request_key
@@ -19,40 +17,6 @@ from rules.requests import Operation
 from switch.journal.journal import BatchRejected, JournalDown, Outcome
 from switch.journal.rows import CardRow
 from switch.pipeline import Ticket
-
-
-@asynccontextmanager
-async def working(house: House) -> AsyncIterator[trio.Nursery]:
-    """The house at work. At the end no append is held any more: lanes finish what they have."""
-    with trio.fail_after(600):
-        async with trio.open_nursery() as nursery:
-            house.run_in(nursery)
-            try:
-                yield nursery
-            finally:
-                for gate in (house.journal.before, house.journal.after):
-                    if isinstance(gate, Gate):
-                        gate.open.set()
-                nursery.cancel_scope.cancel()
-
-
-class Gate:
-    """Holds appends of certain cards until it is opened."""
-
-    def __init__(self, *card_ids: int) -> None:
-        self._card_ids = set(card_ids)
-        self.reached = trio.Event()
-        self.open = trio.Event()
-
-    async def __call__(self, batch: dict[str, Any]) -> None:
-        if not self._card_ids or self._card_ids & set(batch["c_card"]):
-            self.reached.set()
-            await self.open.wait()
-
-
-def ids(tickets: list[Ticket]) -> list[str]:
-    return [ticket.request.transaction_id for ticket in tickets]
-
 
 # -- order --------------------------------------------------------------------------------------
 

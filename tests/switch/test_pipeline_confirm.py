@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import trio
-from pipeline_fakes import House
-from test_pipeline import working
+from pipeline_fakes import House, working
 from trio.testing import MockClock
 
 

@@ -13,7 +13,8 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline_fakes import House, random_pauses
+from pipeline_fakes import Gate, House, ids, random_pauses
+from pipeline_fakes import working as at_work
 from trio.testing import MockClock
 
 from rules.ledger import AccountKind
@@ -25,39 +26,13 @@ from switch.journal.journal import BatchRejected
 @asynccontextmanager
 async def working(house: House) -> AsyncIterator[None]:
     """The house at work; nothing may be left waiting or claimed at its end."""
-    with trio.fail_after(600):
-        async with trio.open_nursery() as nursery:
-            house.run_in(nursery)
-            try:
-                yield
-                await trio.sleep(0.1)
-                pipeline = house.pipeline
-                assert (pipeline.depth, pipeline.cards_waited_for) == (0, 0)
-                left = [pipeline._held, pipeline._tied, pipeline._unowned, pipeline._foreign]
-                assert not any(left), f"never given back: {left}"
-            finally:
-                for gate in (house.journal.before, house.journal.after):
-                    if isinstance(gate, Gate):
-                        gate.open.set()
-                nursery.cancel_scope.cancel()
-
-
-class Gate:
-    """Holds appends of certain cards until it is opened."""
-
-    def __init__(self, *card_ids: int) -> None:
-        self._card_ids = set(card_ids)
-        self.reached = trio.Event()
-        self.open = trio.Event()
-
-    async def __call__(self, batch: dict[str, Any]) -> None:
-        if self._card_ids & set(batch["c_card"]):
-            self.reached.set()
-            await self.open.wait()
-
-
-def ids(tickets: list[Ticket]) -> list[str]:
-    return [ticket.request.transaction_id for ticket in tickets]
+    async with at_work(house):
+        yield
+        await trio.sleep(0.1)
+        pipeline = house.pipeline
+        assert (pipeline.depth, pipeline.cards_waited_for) == (0, 0)
+        left = [pipeline._held, pipeline._tied, pipeline._unowned, pipeline._foreign]
+        assert not any(left), f"never given back: {left}"
 
 
 def reversal_of(house: House, sent: Ticket, **changes: Any) -> Ticket:
