@@ -208,11 +208,12 @@ static inline uint32_t *additions_id(const token_slot *slot)
     return (uint32_t *)(uintptr_t)slot->id; /* 12 bytes into a slot of 16: aligned */
 }
 
-/* The slot of `digest`, or the empty one where it would go. */
+/* The slot of `digest`, or the empty one where it would go: for the writer, whose slots stand
+ * still. */
 static inline token_slot *additions_slot(additions_area *area, const uint8_t digest[DIGEST_LENGTH])
 {
     uint64_t at = high_first64(digest) & (area->room - 1);
-    while (__atomic_load_n(additions_id(&area->slots[at]), __ATOMIC_ACQUIRE) != 0 &&
+    while (slot_id(&area->slots[at]) != 0 &&
            memcmp(area->slots[at].digest, digest, DIGEST_LENGTH) != 0)
         at = (at + 1) & (area->room - 1);
     return &area->slots[at];
@@ -250,12 +251,19 @@ static inline int additions_put(token_additions *additions, const uint8_t digest
     return 0;
 }
 
+/* The id of `digest`, 0 when it was not added. Each slot's id is looked at once: a slot that was empty
+ * may be another card's a moment later. */
 static inline uint32_t additions_find(const token_additions *additions,
                                       const uint8_t digest[DIGEST_LENGTH])
 {
     additions_area *area = __atomic_load_n(&additions->area, __ATOMIC_ACQUIRE);
-    token_slot *slot = additions_slot(area, digest);
-    return __atomic_load_n(additions_id(slot), __ATOMIC_ACQUIRE) == 0 ? 0 : slot_id(slot);
+    for (uint64_t at = high_first64(digest);; at++) {
+        const token_slot *slot = &area->slots[at & (area->room - 1)];
+        if (__atomic_load_n(additions_id(slot), __ATOMIC_ACQUIRE) == 0)
+            return 0;
+        if (memcmp(slot->digest, digest, DIGEST_LENGTH) == 0)
+            return slot_id(slot);
+    }
 }
 
 /* The additions one after the other: `place` begins with 0; NULL behind the last. */

@@ -412,26 +412,30 @@ class TestAdditionsInUse:
         assert len(table) == 200
 
     def test_look_ups_in_other_threads_meanwhile(self, tmp_path: Path) -> None:
+        """A number is unknown or its own card, never another's: a hundred races."""
+        numbers = [pan_of(n) for n in range(5000)]
+        digests = [KEY.digest(number) for number in numbers]
         table = build(tmp_path / "t", cards(10))
-        asked = [pan_of(n) for n in range(5000)]
         wrong: list[int] = []
-        stop = threading.Event()
 
-        def look() -> None:
+        def look(stop: threading.Event) -> None:
             while not stop.is_set():
-                found = table.get_many(asked)
+                found = table.get_many(numbers)
                 wrong.extend(n for n, card in enumerate(found, 1) if card not in (0, n))
 
-        threads = [threading.Thread(target=look) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for n in range(10, 5000):
-            table.add(KEY.digest(pan_of(n)), n + 1)
-        stop.set()
-        for thread in threads:
-            thread.join()
-        assert wrong == []
-        assert table.get_many(asked) == list(range(1, 5001))
+        for _ in range(100):
+            table = TokenTable.open(tmp_path / "t", KEY)
+            stop = threading.Event()
+            threads = [threading.Thread(target=look, args=(stop,)) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for n in range(10, 5000):
+                table.add(digests[n], n + 1)
+            stop.set()
+            for thread in threads:
+                thread.join()
+            assert wrong == []
+            assert table.get_many(numbers) == list(range(1, 5001))
 
 
 class TestGenerations:

@@ -88,6 +88,8 @@ class Story:
     async def settle(self) -> None:
         for at in range(len(self.offices)):
             await self.turn(at)
+            if any(waiting for (where, _), waiting in self._out.items() if where == at):
+                await self.turn(at)  # a repeat under a key that only this look has made known
         assert not any(self._out.values()), "left without an answer"
 
     def _send(self, at: int, request: Request, *, version: int = 0, lost: bool = False) -> None:
@@ -153,6 +155,10 @@ async def play(stores: Stores, kind: MacKind, steps: list[tuple[str, int, bool]]
 )
 @hypothesis.given(st.sampled_from(list(MacKind)), STEPS)
 @hypothesis.example(MacKind.RETAIL, [("ask", 0, False), ("new", 1, True), ("old", 0, True)])
+@hypothesis.example(
+    MacKind.RETAIL,
+    [("ask", 1, False), ("ask", 0, False), ("new", 0, False), ("repeat", 0, False)],
+)
 @hypothesis.example(MacKind.AES_CMAC, [("lose", 0, False), ("die", 0, False), ("repeat", 1, True)])
 def test_any_order_ends_with_both_sides_able_to_talk(
     stores: Stores, kind: MacKind, steps: list[tuple[str, int, bool]]
