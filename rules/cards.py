@@ -59,6 +59,9 @@ class PurseState(msgspec.Struct, array_like=True, gc=False):
     available_minor: int = 0
     held_minor: int = 0
     lots: list[Lot] = []
+    day_minor: int = 0
+    day_count: int = 0
+    """What was spent from it on the day that the state names."""
 
 
 class Hold(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -89,6 +92,15 @@ class CardState(msgspec.Struct, array_like=True, gc=False):
     lots_made: int = 0
     status_before_block: CardStatus = CardStatus.ACTIVE
     holds: list[Hold] = []
+    day: int = 0
+    """The programme's day that is counted, since 1970-01-01."""
+    day_from_version: int = 0
+    """The card's version when that day began: later links are of that day."""
+    last_active_day: int = 0
+    """The UTC day on which the card was last used; 0 for unknown."""
+    fee_month: int = 0
+    """The latest month (`month_of`) for which a fee was taken from the dormant card."""
+    status_before_freeze: CardStatus = CardStatus.ACTIVE
 
     @staticmethod
     def new() -> CardState:
@@ -101,8 +113,11 @@ class CardState(msgspec.Struct, array_like=True, gc=False):
         What bars it more stays.
         """
         if self.status is CardStatus.BLOCKED:
+            if self.status_before_block is not CardStatus.FROZEN:
+                self.status_before_freeze = self.status_before_block
             self.status_before_block = CardStatus.FROZEN
         elif self.status in (CardStatus.ISSUED, CardStatus.UNLOCKED, CardStatus.ACTIVE):
+            self.status_before_freeze = self.status
             self.status = CardStatus.FROZEN
 
     def purse(self, purse: Purse) -> PurseState:
@@ -203,11 +218,18 @@ class WorkingCard:
         """The approved links that undid the link of this version."""
         return [link for link in self.known.values() if link.undoes == version and link.approved]
 
-    def balances(self, purse: Purse) -> str:
-        """DE 54 for one purse: the ledger amount, then the available one."""
+    def balances(self, purse: Purse, today: int = 0) -> str:
+        """DE 54 for one purse: the ledger amount, then the available one.
+
+        `today`: without the lots whose last day was before it, where these still are on the card.
+        """
         held = self.state.purse(purse)
         currency = purse.currency(self.facts.currency)
-        ledger_minor = held.available_minor + held.held_minor
+        available_minor = held.available_minor
+        for lot in held.lots:
+            if lot.is_over(today):
+                available_minor -= lot.available_minor
+        ledger_minor = available_minor + held.held_minor
         return additional_amount(purse, "01", currency, ledger_minor) + additional_amount(
-            purse, "02", currency, held.available_minor
+            purse, "02", currency, available_minor
         )

@@ -65,6 +65,8 @@ class Answer(msgspec.Struct, array_like=True, frozen=True, gc=False):
     original_response: str = ""
     """`OC`: the stored code of the original that was asked for."""
     original_state: OriginalState = OriginalState.NONE
+    resets_s: int = 0
+    """`RT`: when the counter of the rule that spoke begins anew, in UTC seconds; 0 for none."""
 
 
 class Link(msgspec.Struct, gc=False):

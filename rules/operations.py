@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rules.booking import Moment, approve, card_to_merchant, refuse
+from rules.booking import Moment, approve, card_to_giver, card_to_merchant, refuse
 from rules.cards import CardStatus, WorkingCard
-from rules.ledger import Answer
+from rules.ledger import Answer, Posting
+from rules.limits import balance_max, count_spent, refusal_by_limits
 from rules.lots import Lot, LotMove, Origin, give_back, restorable, take
-from rules.money import AMOUNT_MINOR_MAX, Purse
+from rules.money import Purse
+from rules.policy import PROMOTIONAL, Policy
 from rules.requests import CardRequest, Operation
 from rules.responses import Response, Rule
 from rules.restoring import restorable_minor, restoring_moves
@@ -16,28 +18,75 @@ from rules.status import refusal_by_status
 
 __all__ = ["OPERATIONS"]
 
+_LIFE_DAYS_MAX = 36_525
 _SALES = frozenset({Operation.REDEEM, Operation.COMPLETION, Operation.ADVICE})
 
 
 def _credit(
-    request: CardRequest, card: WorkingCard, moment: Moment, amount_minor: int
+    request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy, amount_minor: int
 ) -> list[LotMove] | Answer:
-    """A new lot of paid value, or the refusal when the purse cannot count that much."""
+    """A new lot of the kind asked for, or the refusal: of the kind, or of that much."""
+    refusal = _refusal_of_terms(request, card, moment, policy)
+    if refusal is not None:
+        return refusal
+    origin = request.origin
+    cashable = origin is Origin.PAID or (origin is Origin.REFUND and policy.refund_cashable)
+    return _new_lot(request, card, moment, policy, amount_minor, origin, cashable=cashable)
+
+
+def _new_lot(
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    policy: Policy,
+    amount_minor: int,
+    origin: Origin,
+    *,
+    cashable: bool,
+) -> list[LotMove] | Answer:
+    """A new lot, or the refusal when the purse may not have that much."""
     purse = card.state.purse(request.purse)
-    if purse.available_minor + purse.held_minor + amount_minor > AMOUNT_MINOR_MAX:
+    total_minor = purse.available_minor + purse.held_minor + amount_minor
+    if total_minor > balance_max(policy, request.purse):
         return refuse(request, card, moment, Response.OVER_AMOUNT_LIMIT, Rule.BALANCE_LIMIT)
+    last_day = request.last_day or policy.last_day(origin, policy.day(moment.now_s))
     card.state.lots_made += 1
-    lot = Lot(card.state.lots_made, amount_minor, cashable=request.purse is Purse.ECASH)
+    lot = Lot(
+        *(card.state.lots_made, amount_minor, origin, cashable and request.purse is Purse.ECASH),
+        *(last_day, request.sponsor_id),
+    )
     purse.lots.append(lot)
-    return [LotMove(lot.lot_id, amount_minor, lot.origin, lot.cashable, 0, 0)]
+    return [
+        LotMove(
+            *(lot.lot_id, amount_minor, lot.origin, lot.cashable),
+            *(lot.expires_day, lot.sponsor_id),
+        )
+    ]
 
 
-def _unlock(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _refusal_of_terms(
+    request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy
+) -> Answer | None:
+    """What kind of value a credit is, the programme's own terminals say; and what they may say."""
+    if not request.has_terms:
+        return None
+    if not request.terminal.programme:
+        return refuse(request, card, moment, Response.NOT_PERMITTED_TO_TERMINAL, Rule.PERMISSION)
+    givers = policy.sponsors if request.origin in PROMOTIONAL else {0}
+    if request.sponsor_id not in givers:
+        return refuse(request, card, moment, Response.INVALID_TRANSACTION, Rule.SPONSOR)
+    today = policy.day(moment.now_s)
+    if request.last_day and not today <= request.last_day <= today + _LIFE_DAYS_MAX:
+        return refuse(request, card, moment, Response.INVALID_TRANSACTION, Rule.LAST_DAY)
+    return None
+
+
+def _unlock(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(request, card, moment, CardStatus.ISSUED)
     return refusal or _set_status(request, card, moment, CardStatus.UNLOCKED)
 
 
-def _activate(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _activate(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     amount_minor = request.amount_minor
     answered_minor = None
     status = card.state.status
@@ -51,7 +100,7 @@ def _activate(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer
         if face_value_minor == 0 or amount_minor not in (0, face_value_minor):
             return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.FACE_VALUE)
         amount_minor = answered_minor = face_value_minor
-    moves = _credit(request, card, moment, amount_minor)
+    moves = _credit(request, card, moment, policy, amount_minor)
     if isinstance(moves, Answer):
         return moves
     card.state.status = CardStatus.ACTIVE
@@ -62,17 +111,17 @@ def _activate(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer
         amount_minor=amount_minor,
         effect_minor=amount_minor,
         moves=moves,
-        postings=card_to_merchant(card, request, -amount_minor),
+        postings=_from_giver(card, request, amount_minor),
         status_before=status,
         answered_minor=answered_minor,
     )
 
 
-def _load(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _load(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
-    moves = _credit(request, card, moment, request.amount_minor)
+    moves = _credit(request, card, moment, policy, request.amount_minor)
     if isinstance(moves, Answer):
         return moves
     return approve(
@@ -82,12 +131,16 @@ def _load(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
         amount_minor=request.amount_minor,
         effect_minor=request.amount_minor,
         moves=moves,
-        postings=card_to_merchant(card, request, -request.amount_minor),
+        postings=_from_giver(card, request, request.amount_minor),
         status_before=card.state.status,
     )
 
 
-def _redeem(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _from_giver(card: WorkingCard, request: CardRequest, amount_minor: int) -> tuple[Posting, ...]:
+    return card_to_giver(card, request, -amount_minor, request.origin, request.sponsor_id)
+
+
+def _redeem(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
@@ -99,7 +152,11 @@ def _redeem(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
             return refuse(request, card, moment, Response.INSUFFICIENT, Rule.FUNDS)
         amount_minor = purse.available_minor
         response = Response.PARTIAL
+    refusal = refusal_by_limits(request, card, moment, policy, amount_minor)
+    if refusal is not None:
+        return refusal
     moves = take(purse.lots, amount_minor)
+    count_spent(card, moment, policy, request.purse, amount_minor)
     return approve(
         request,
         card,
@@ -114,12 +171,12 @@ def _redeem(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
     )
 
 
-def _return(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _return(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
     if not request.original_transaction_id:
-        return _return_unlinked(request, card, moment)
+        return _return_unlinked(request, card, moment, policy)
     sale = card.find_transaction(request.original_transaction_id)
     if sale is None or sale.operation not in _SALES or not sale.approved:
         return refuse(request, card, moment, Response.NO_SUCH_ORIGINAL, Rule.ORIGINAL)
@@ -147,30 +204,29 @@ def _return(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
     )
 
 
-def _return_unlinked(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _return_unlinked(
+    request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy
+) -> Answer:
     """A return that names no sale: a new lot that is never paid out."""
     if not request.terminal.may_return_unlinked:
         return refuse(request, card, moment, Response.NOT_PERMITTED_TO_TERMINAL, Rule.PERMISSION)
-    purse = card.state.purse(request.purse)
-    moves = _credit(request, card, moment, request.amount_minor)
+    amount_minor, refund = request.amount_minor, Origin.REFUND
+    moves = _new_lot(request, card, moment, policy, amount_minor, refund, cashable=False)
     if isinstance(moves, Answer):
         return moves
-    lot = purse.lots[-1]
-    lot.cashable = False
-    lot.origin = Origin.REFUND
     return approve(
         request,
         card,
         moment,
         amount_minor=request.amount_minor,
         effect_minor=request.amount_minor,
-        moves=[LotMove(lot.lot_id, request.amount_minor, lot.origin, lot.cashable, 0, 0)],
+        moves=moves,
         postings=card_to_merchant(card, request, -request.amount_minor),
         status_before=card.state.status,
     )
 
 
-def _cash_out(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _cash_out(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
@@ -179,6 +235,10 @@ def _cash_out(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer
     amount_minor = request.amount_minor or cashable_minor
     if amount_minor == 0 or amount_minor > cashable_minor:
         return refuse(request, card, moment, Response.INSUFFICIENT, Rule.CASHABLE)
+    refusal = refusal_by_limits(request, card, moment, policy, amount_minor)
+    if refusal is not None:
+        return refusal
+    count_spent(card, moment, policy, request.purse, amount_minor)
     return approve(
         request,
         card,
@@ -192,29 +252,30 @@ def _cash_out(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer
     )
 
 
-def _balance(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _balance(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
     purses = tuple(Purse) if request.all_purses else (request.purse,)
+    today = policy.day(moment.now_s)
     transaction_id = request.transaction_id
     return Answer(
         Response.APPROVED,
         transaction_id,
         request.rrn or transaction_id,
         approval_code=transaction_id[-6:],
-        balances="".join(card.balances(purse) for purse in purses),
+        balances="".join(card.balances(purse, today) for purse in purses),
     )
 
 
-def _deactivate(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _deactivate(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(
         request, card, moment, CardStatus.ACTIVE, CardStatus.ISSUED, CardStatus.UNLOCKED
     )
     return refusal or _set_status(request, card, moment, CardStatus.CLOSED)
 
 
-def _block(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _block(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(
         request, card, moment, CardStatus.ACTIVE, CardStatus.ISSUED, CardStatus.UNLOCKED
     )
@@ -224,7 +285,10 @@ def _block(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
     return _set_status(request, card, moment, CardStatus.BLOCKED)
 
 
-def _unblock(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _unblock(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
+    """The programme's own terminals thaw a frozen card, too."""
+    if card.state.status is CardStatus.FROZEN and request.terminal.programme:
+        return _set_status(request, card, moment, card.state.status_before_freeze)
     refusal = refusal_by_status(request, card, moment, CardStatus.BLOCKED)
     return refusal or _set_status(request, card, moment, card.state.status_before_block)
 
@@ -237,7 +301,7 @@ def _set_status(
     return approve(request, card, moment, status_before=before)
 
 
-OPERATIONS: dict[Operation, Callable[[CardRequest, WorkingCard, Moment], Answer]] = {
+OPERATIONS: dict[Operation, Callable[[CardRequest, WorkingCard, Moment, Policy], Answer]] = {
     Operation.UNLOCK: _unlock,
     Operation.ACTIVATE: _activate,
     Operation.ACTIVATE_PREVALUED: _activate,

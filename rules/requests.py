@@ -6,6 +6,7 @@ import enum
 
 import msgspec
 
+from rules.lots import Origin
 from rules.money import Counts, Purse
 from rules.responses import Rule
 
@@ -38,10 +39,17 @@ class Operation(enum.IntEnum):
     COMPLETION = 14
     ADVICE = 15
     HOLD_EXPIRY = 16
+    LOT_EXPIRY = 17
+    """A lot's last day is over; no message asks for it."""
+    LOT_RENEWAL = 18
+    """Value that came back after its last day gets a new one; no message asks for it."""
+    DORMANCY_FEE = 19
     REVERSAL = 20
     TOMBSTONE = 21
     OUTCOME = 22
     UPLOAD = 23
+    LOT_SWEEP = 24
+    """What is due on a card is to expire now; it leaves no link of its own."""
     TRANSFER = 30
     RECEIPT = 31
     """What a transfer brings to the card that receives it; no message asks for it."""
@@ -88,6 +96,8 @@ class Terminal(msgspec.Struct, frozen=True, gc=False):
     """Up to here a sale may be decided at the terminal and told afterwards."""
     completion_tolerance_percent: int = 0
     """How much more than its hold a completion may take from the card."""
+    programme: bool = False
+    """It speaks for the programme: gives promotional value and refunds, thaws cards."""
 
 
 class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -133,6 +143,13 @@ class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Why an advice can never be posted to a card: what it asks for, or in which currency."""
     hold_version: int = 0
     """The hold that the sweeper finds expired."""
+    fee_month: int = 0
+    """The month (`month_of`) for which the sweeper asks for the fee of a dormant card."""
+    # credits by the programme
+    origin: Origin = Origin.PAID
+    last_day: int = 0
+    """The last day, since 1970-01-01, on which it can be spent; 0: as the programme has it."""
+    sponsor_id: int = 0
     bar_unknown: bool = False
     """`TB`: an outcome query that bars an original it does not find."""
     reverses_nothing: bool = False
@@ -150,3 +167,8 @@ class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def completing(self, purse: Purse) -> CardRequest:
         """An advice that has found its hold."""
         return msgspec.structs.replace(self, operation=Operation.COMPLETION, purse=purse)
+
+    @property
+    def has_terms(self) -> bool:
+        """It says what kind of value a credit is: only the programme may."""
+        return self.origin is not Origin.PAID or bool(self.last_day or self.sponsor_id)

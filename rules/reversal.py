@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import msgspec
 
-from rules.booking import Moment, Policy, approve, card_to_merchant, refuse
+from rules.booking import Moment, Policy, approve, card_to_giver, card_to_merchant, refuse
 from rules.cards import CardStatus, WorkingCard
 from rules.holds import reverse_hold
 from rules.identity import derived_transaction_id, key_instant
 from rules.ledger import AccountKind, Answer, Link, Posting
+from rules.limits import uncount_spent
 from rules.lots import give_back, net, restorable, take_back
+from rules.policy import PROMOTIONAL
 from rules.requests import CardRequest, Operation, ReversalReason
 from rules.responses import Response, ReversalState, Rule
 from rules.restoring import (
@@ -66,16 +68,16 @@ def reverse(
     ):
         return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.AMOUNT)
     if original.operation is Operation.HOLD:
-        return reverse_hold(request, card, moment, original)
+        return reverse_hold(request, card, moment, policy, original)
     if original.operation is Operation.TRANSFER:
-        return reverse_transfer(request, card, other, moment, original)
+        return reverse_transfer(request, card, other, moment, policy, original)
     if original.operation in _STATUS_ONLY:
         return _reverse_status(request, card, moment, original)
-    return _reverse_value(request, card, moment, original)
+    return _reverse_value(request, card, moment, policy, original)
 
 
 def _reverse_value(
-    request: CardRequest, card: WorkingCard, moment: Moment, original: Link
+    request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy, original: Link
 ) -> Answer:
     if original.answer.rule is Rule.DONE_BEFORE:
         return _without_effect(request, card, moment, ReversalState.NOTHING)
@@ -93,6 +95,9 @@ def _reverse_value(
     undone_minor = left_minor - final_minor
     state = ReversalState.PARTIAL if final_minor else ReversalState.REVERSED
     if original.operation in _VALUE_TO_MERCHANT:
+        counted = original.undoes or original.version  # a completion's hold has been counted
+        wholly = not final_minor
+        uncount_spent(card, moment, policy, original.purse, counted, undone_minor, wholly=wholly)
         return _give_back(request, card, moment, original, left_minor, undone_minor, state)
     return _take_back(request, card, moment, original, undone_minor, state)
 
@@ -156,6 +161,8 @@ def _take_back(
 ) -> Answer:
     """Undo a credit. What was spent meanwhile is the loading merchant's shortfall."""
     purse = card.state.purse(original.purse)
+    if original.operation is not Operation.RETURN and original.moves[0].origin in PROMOTIONAL:
+        return _take_back_given(request, card, moment, original, undone_minor, state)
     settled = settled_minor(card, original, undone_minor)
     due_minor = undone_minor - settled
     found_minor = min(purse.available_minor, due_minor)
@@ -199,6 +206,41 @@ def _take_back(
         postings=postings,
         status_before=status_before,
         undoes=original.version,
+        reversal_state=state,
+    )
+
+
+def _take_back_given(
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    original: Link,
+    undone_minor: int,
+    state: ReversalState,
+) -> Answer:
+    """Undo a credit of promotional value: its sponsor gets what is there, nobody owes the rest."""
+    purse = card.state.purse(original.purse)
+    found_minor = min(purse.available_minor, undone_minor)
+    status, rule = card.state.status, Rule.NONE
+    if found_minor < undone_minor:
+        if request.reason is not ReversalReason.TIME_OUT:
+            return refuse(request, card, moment, Response.REFUSED, Rule.SPENT)
+        state, rule = ReversalState.PARTIAL, Rule.SPENT
+    if not found_minor:
+        return approve(request, card, moment, status_before=status, rule=rule, reversal_state=state)
+    given = net([*original.moves, *restoring_moves(card, original)])
+    lot = original.moves[0]
+    return approve(
+        request,
+        card,
+        moment,
+        amount_minor=found_minor,
+        effect_minor=-found_minor,
+        moves=take_back(purse.lots, given, found_minor),
+        postings=card_to_giver(card, request, found_minor, lot.origin, lot.sponsor_id),
+        status_before=status,
+        undoes=original.version,
+        rule=rule,
         reversal_state=state,
     )
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import msgspec
 
-from rules.booking import Moment, approve, refuse
+from rules.booking import Moment, Policy, approve, refuse
 from rules.cards import CardStatus, HistoryMissing, WorkingCard
 from rules.identity import counterpart_key, derived_transaction_id
 from rules.ledger import AccountKind, Answer, Link, Posting
+from rules.limits import balance_max, count_spent, refusal_by_limits, uncount_spent
 from rules.lots import Lot, LotMove, give_back, net, restorable, take, take_back
-from rules.money import AMOUNT_MINOR_MAX, Purse
+from rules.money import Purse
 from rules.requests import CardRequest, Operation
 from rules.responses import Response, ReversalState, Rule
 from rules.restoring import restorable_minor, restoring_moves
@@ -38,7 +39,11 @@ def receiver_of(request: CardRequest, card: WorkingCard) -> int:
 
 
 def transfer(
-    request: CardRequest, card: WorkingCard, other: WorkingCard | None, moment: Moment
+    request: CardRequest,
+    card: WorkingCard,
+    other: WorkingCard | None,
+    moment: Moment,
+    policy: Policy,
 ) -> Answer:
     """Move value to another card, all that is asked for or none.
 
@@ -52,8 +57,12 @@ def transfer(
     purse = card.state.purse(request.purse)
     if purse.available_minor < amount_minor:
         return refuse(request, card, moment, Response.INSUFFICIENT, Rule.FUNDS)
-    if other is None or not _can_receive(request, card, other, moment):
+    refusal = refusal_by_limits(request, card, moment, policy, amount_minor)
+    if refusal is not None:
+        return refusal
+    if other is None or not _can_receive(request, card, other, moment, policy):
         return refuse(request, card, moment, Response.REFUSED, Rule.TO_CARD)
+    count_spent(card, moment, policy, request.purse, amount_minor)
     sent = take(purse.lots, amount_minor)
     received = _receive(other, request.purse, sent)
     answer = approve(
@@ -82,7 +91,7 @@ def transfer(
 
 
 def _can_receive(
-    request: CardRequest, card: WorkingCard, other: WorkingCard, moment: Moment
+    request: CardRequest, card: WorkingCard, other: WorkingCard, moment: Moment, policy: Policy
 ) -> bool:
     """Another card of the programme, active, not past its expiry, with room for the amount."""
     purse = other.state.purse(request.purse)
@@ -93,7 +102,7 @@ def _can_receive(
         and other.facts.expiry >= moment.year_month
         and other.facts.programme_id == card.facts.programme_id
         and other.facts.currency == card.facts.currency
-        and total_minor <= AMOUNT_MINOR_MAX
+        and total_minor <= balance_max(policy, request.purse)
     )
 
 
@@ -136,6 +145,7 @@ def reverse_transfer(
     card: WorkingCard,
     other: WorkingCard | None,
     moment: Moment,
+    policy: Policy,
     original: Link,
 ) -> Answer:
     """Undo a transfer as far as the receiver still has its value, whatever has become of the cards.
@@ -163,6 +173,8 @@ def reverse_transfer(
     given = net([*receipt.moves, *restoring_moves(other, receipt)])
     taken = take_back(purse.lots, given, found_minor)
     sources = _sources(card, original, receipt, taken)
+    counted = (original.purse, original.version, found_minor)
+    uncount_spent(card, moment, policy, *counted, wholly=found_minor == left_minor)
     answer = approve(
         request,
         card,

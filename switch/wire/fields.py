@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 
 from fastpath.codec import Message
 from fastpath.errors import FormatError
 from fastpath.specs import DE
+from rules.lots import Origin
 from rules.requests import Entry, ReversalReason
 
 __all__ = [
     "card_number",
+    "credit_terms",
     "entry_mode",
     "is_card_number",
     "read_batch_number",
@@ -24,6 +27,8 @@ _READ_MODES = ("02", "03", "05", "07", "09")
 _CUSTOMER_REASONS = ("4000", "4352", "4353")
 _MERCHANT_REASON = "4351"
 _BATCH_NUMBER_MAX = 20
+_SPONSOR_MAX = 9
+_EPOCH = datetime.date(1970, 1, 1)
 
 
 def is_card_number(text: str) -> bool:
@@ -37,6 +42,32 @@ def read_batch_number(private: Mapping[str, str]) -> str:
     if len(number) > _BATCH_NUMBER_MAX:
         raise FormatError("batch number too long", field=int(_PRIVATE))
     return number
+
+
+def credit_terms(private: Mapping[str, str]) -> tuple[Origin, int, int]:
+    """`OG`, `XD`, `SP`: origin, last day since 1970-01-01 (0: none said), sponsor (0: none).
+
+    FormatError for what is none of these.
+    """
+    origin, last_day, sponsor = private.get("OG"), private.get("XD"), private.get("SP")
+    if origin is not None and origin not in Origin.__members__:
+        raise FormatError("no such origin", field=int(_PRIVATE))
+    day = 0
+    if last_day is not None:
+        if len(last_day) != 8 or not (last_day.isascii() and last_day.isdigit()):
+            raise FormatError("no last day", field=int(_PRIVATE))
+        try:
+            parts = int(last_day[:4]), int(last_day[4:6]), int(last_day[6:])
+            day = (datetime.date(*parts) - _EPOCH).days
+        except ValueError:
+            raise FormatError("no last day", field=int(_PRIVATE)) from None
+        if day <= 0:
+            raise FormatError("no last day", field=int(_PRIVATE))
+    if sponsor is not None and not (
+        len(sponsor) <= _SPONSOR_MAX and sponsor.isascii() and sponsor.isdigit()
+    ):
+        raise FormatError("no sponsor", field=int(_PRIVATE))
+    return Origin[origin or "PAID"], day, int(sponsor or 0)
 
 
 def required(message: Message, field: int) -> str:

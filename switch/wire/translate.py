@@ -24,6 +24,7 @@ from switch.terminal_keys import PinFormat
 from switch.wire.clock import LocalClock
 from switch.wire.fields import (
     card_number,
+    credit_terms,
     entry_mode,
     is_card_number,
     read_batch_number,
@@ -65,6 +66,8 @@ _ITEM_CREDITS = frozenset(
     {Operation.ACTIVATE, Operation.ACTIVATE_PREVALUED, Operation.LOAD, Operation.RETURN}
 )
 _ALL_PURSES = "310000"
+_TERMS = frozenset({"OG", "XD", "SP"})
+_MAKES_LOTS = frozenset({Operation.ACTIVATE, Operation.ACTIVATE_PREVALUED, Operation.LOAD})
 
 
 def _operations() -> dict[tuple[str, str], tuple[Operation, Purse]]:
@@ -169,18 +172,18 @@ class Translator:
             card_id = suspense_card_id(terminal.rules.merchant_id)
             party += f"|{digest.hex()}"  # many numbers share that chain
         pvv, pin_version = (None, 0) if told else self._pvv(message, private, terminal, pan)
+        terms = _terms(private, operation)
         if told:
             more = _reference(message, private, operation, instant_s, party)
             more["foreign_content"] = _foreign_content(message.mti, code, foreign=foreign)
         else:
-            more = {
+            more = terms | {
                 "expiry": message.get(_EXPIRY),
                 "pvv": pvv,
                 "code_digest": self._code_digest(private, digest),
                 "partial_allowed": private.get("PA") == "1",
             }
-        content = f"{code}|{message.amount(_AMOUNT)}|{currency}|{message.get(_TO_ACCOUNT)}"
-        content += f"|{message.get(_REPLACEMENT) if told else None}|{private.get('OR')}"
+        content = _content(message, private, terms, told)
         request = CardRequest(
             operation=operation,
             key=request_key(instant_s, f"{party}|{message.mti[1:3]}|{stan}"),
@@ -340,6 +343,24 @@ def _reference(
         "reason": reversal_reason(private.get("RE", "")),
         "final_amount_minor": int(replacement[:12]) if replacement else None,
     }
+
+
+def _content(message: Message, private: dict[str, str], terms: dict[str, Any], told: bool) -> str:
+    """What a repeat must have in common with its original."""
+    parts = (
+        *(message.get(_PROCESSING_CODE), message.amount(_AMOUNT), message.get(_CURRENCY)),
+        *(message.get(_TO_ACCOUNT), message.get(_REPLACEMENT) if told else None),
+        *(private.get("OR"), *terms.values()),
+    )
+    return "|".join(map(str, parts))
+
+
+def _terms(private: dict[str, str], operation: Operation) -> dict[str, Any]:
+    """What kind of value a credit is to be, where the message says so."""
+    if operation not in _MAKES_LOTS or not _TERMS & private.keys():
+        return {}
+    origin, last_day, sponsor_id = credit_terms(private)
+    return {"origin": origin, "last_day": last_day, "sponsor_id": sponsor_id}
 
 
 def _original(message: Message) -> str:

@@ -48,7 +48,8 @@ OPERATIONS = tuple(
     if operation
     not in (
         *(Operation.ISSUE, Operation.REVERSAL, Operation.TOMBSTONE, Operation.OUTCOME),
-        Operation.UPLOAD,
+        *(Operation.UPLOAD, Operation.LOT_EXPIRY, Operation.LOT_RENEWAL),
+        *(Operation.DORMANCY_FEE, Operation.LOT_SWEEP),
         *(Operation.COMPLETION, Operation.HOLD_EXPIRY, Operation.TRANSFER, Operation.RECEIPT),
     )
 )

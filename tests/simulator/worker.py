@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
-from rules.booking import Policy
 from rules.identity import counted_transaction_id
 from rules.ledger import Answer
+from rules.policy import Policies, Policy
 from switch.journal.journal import JournalDown
 from switch.journal.rows import Refusal
 from switch.pipeline import Lane, Pipeline, Ticket
@@ -84,7 +84,7 @@ class Life:
         setting = self._world.plan.setting
         policy = Policy(horizon_s=setting.horizon_s, hold_s=setting.hold_s)
         self._pipeline = Pipeline(
-            self, policy, batch_max=setting.batch_max, queue_max=setting.queue_max
+            self, Policies(policy), batch_max=setting.batch_max, queue_max=setting.queue_max
         )
         self._waiting: dict[int, Delivery] = {}
         self._counts = itertools.count(1)

@@ -1,0 +1,52 @@
+-- What a programme decides: times, lives of lots, limits, fees. 0 is none, null the setting's.
+alter table programme
+    add column utc_offset_min smallint not null default 0
+        check (utc_offset_min between -840 and 840),            -- where its days begin
+    add column hold_s int check (hold_s > 0),
+    add column pin_tries_max smallint check (pin_tries_max > 0),
+    add column code_tries_max smallint check (code_tries_max > 0),
+    add column paid_days int not null default 0 check (paid_days between 0 and 36525),
+    add column promo_days int not null default 0 check (promo_days between 0 and 36525),
+    add column reward_days int not null default 0 check (reward_days between 0 and 36525),
+    add column refund_days int not null default 0 check (refund_days between 0 and 36525),
+    add column goodwill_days int not null default 0 check (goodwill_days between 0 and 36525),
+    add column renewal_days int not null default 7 check (renewal_days between 1 and 36525),
+    add column refund_cashable boolean not null default false,
+    add column dormancy_months smallint not null default 0 check (dormancy_months >= 0),
+    add column dormancy_fee_minor bigint not null default 0 check (dormancy_fee_minor >= 0),
+    add column dormancy_spares_promo boolean not null default true,
+    add column transaction_max_minor bigint not null default 0 check (transaction_max_minor >= 0),
+    add column day_max_minor bigint not null default 0 check (day_max_minor >= 0),
+    add column day_count_max int not null default 0 check (day_count_max >= 0),
+    add column balance_max_minor bigint not null default 0 check (balance_max_minor >= 0);
+
+-- Who gives promotional value: the account promo:<sponsor_id>.
+create table sponsor (
+    sponsor_id int primary key check (sponsor_id > 0),
+    programme_id int not null references programme,
+    name text not null,
+    open boolean not null default true
+);
+
+alter table terminal add column programme boolean not null default false;
+
+-- Who has cleared an open item; a rebuild keeps it.
+alter table open_item add column cleared_by text not null default '';
+alter table missing_item add column cleared_by text not null default '';
+
+-- What time will do to a card: a projection, by which the sweeper finds its work.
+create table card_life (
+    card_id bigint primary key,
+    programme_id int not null,
+    due_day int not null,                       -- first last day of its lots, since 1970-01-01; 0: none
+    last_active_day int not null,               -- 0: unknown
+    fee_month int not null,                     -- of its last dormancy fee, counted from year 0
+    ecash_minor bigint not null,                -- available
+    promotional_minor bigint not null           -- of these, given by sponsors
+) with (fillfactor = 70);
+create index card_life_due on card_life (due_day) where due_day > 0;
+create index card_life_idle on card_life (programme_id, last_active_day)
+    where last_active_day > 0 and ecash_minor > 0;
+
+grant select on sponsor, card_life to cardswitch_app;
+grant insert, update on card_life to cardswitch_app;
