@@ -131,4 +131,4 @@ def _undone_minor(before: CardState, link: Link) -> int:
     if link.operation is Operation.COMPLETION:
         holds = {hold.version: hold.amount_minor for hold in before.holds}
         return holds.get(link.undoes, 0)
-    return link.amount_minor
+    return max(link.effect_minor, 0)

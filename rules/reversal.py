@@ -95,10 +95,7 @@ def _reverse_value(
     undone_minor = left_minor - final_minor
     state = ReversalState.PARTIAL if final_minor else ReversalState.REVERSED
     if original.operation in _VALUE_TO_MERCHANT:
-        counted = original.undoes or original.version  # a completion's hold has been counted
-        wholly = not final_minor
-        uncount_spent(card, moment, policy, original.purse, counted, undone_minor, wholly=wholly)
-        return _give_back(request, card, moment, original, left_minor, undone_minor, state)
+        return _give_back(request, card, moment, policy, original, left_minor, undone_minor, state)
     return _take_back(request, card, moment, original, undone_minor, state)
 
 
@@ -106,6 +103,7 @@ def _give_back(
     request: CardRequest,
     card: WorkingCard,
     moment: Moment,
+    policy: Policy,
     original: Link,
     left_minor: int,
     undone_minor: int,
@@ -117,6 +115,11 @@ def _give_back(
     restored_minor = undone_minor - unpaid_minor
     # The moves go to the original's purse: DE 3 is part of its key, so both name the same one.
     moves = give_back(card.state.purse(original.purse).lots, sources, restored_minor)
+    if original.operation is Operation.COMPLETION or original.effect_minor < 0:
+        counted = original.undoes or original.version  # what has been counted is the hold
+        wholly = undone_minor == left_minor
+        purse = original.purse
+        uncount_spent(card, moment, policy, purse, counted, restored_minor, wholly=wholly)
     postings = card_to_merchant(card, request, -restored_minor)
     postings += _relieved(card, original, unpaid_minor)
     return approve(
@@ -188,14 +191,8 @@ def _take_back(
                 missing_minor,
             ),
         )
-    elif state is ReversalState.REVERSED and original.operation in _ACTIVATIONS:
-        if status_before is CardStatus.ACTIVE:
-            card.state.status = CardStatus(original.status_before)
-        elif (
-            status_before is CardStatus.BLOCKED
-            and card.state.status_before_block is CardStatus.ACTIVE
-        ):
-            card.state.status_before_block = CardStatus(original.status_before)
+    elif state is ReversalState.REVERSED:
+        _undo_activation(card, original)
     return approve(
         request,
         card,
@@ -208,6 +205,17 @@ def _take_back(
         undoes=original.version,
         reversal_state=state,
     )
+
+
+def _undo_activation(card: WorkingCard, original: Link) -> None:
+    """A card whose activation is wholly undone is what it was before."""
+    if original.operation not in _ACTIVATIONS:
+        return
+    state, before = card.state, CardStatus(original.status_before)
+    if state.status is CardStatus.ACTIVE:
+        state.status = before
+    elif state.status is CardStatus.BLOCKED and state.status_before_block is CardStatus.ACTIVE:
+        state.status_before_block = before
 
 
 def _take_back_given(
@@ -230,6 +238,8 @@ def _take_back_given(
         return approve(request, card, moment, status_before=status, rule=rule, reversal_state=state)
     given = net([*original.moves, *restoring_moves(card, original)])
     lot = original.moves[0]
+    if state is ReversalState.REVERSED:
+        _undo_activation(card, original)
     return approve(
         request,
         card,

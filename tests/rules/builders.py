@@ -36,6 +36,8 @@ PUMP = Terminal(
     5, 501, network=False, floor_limit_minor=FLOOR_LIMIT_MINOR, completion_tolerance_percent=10
 )
 
+PROGRAMME = Terminal(6, 901, network=True, programme=True)
+
 SWEEPER = Terminal(0, 0, network=False)
 
 _TYPES = {
