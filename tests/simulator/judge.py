@@ -11,7 +11,9 @@ from typing import Any
 
 import msgspec
 
-from .judge_card import ACTIVE, Broken, CardModel, demand
+from .judge_card import ACTIVE, CardModel
+from .judge_life import LOT_EXPIRY, LOT_RENEWAL, day_of
+from .judge_terms import Broken, demand
 from .world import Delivery, Story
 
 __all__ = ["Broken", "judge", "verdict"]
@@ -85,6 +87,8 @@ class Judge:
         """Links that say something of another card as it was then, and what."""
         self._models: dict[int, CardModel] = {}
         self._states: dict[int, list[tuple[int, int, int]]] = {}
+        self._lots: dict[int, list[list[tuple[int, int]]]] = {}
+        """Per card and version, the last day and the value of each lot."""
         self._owed: dict[str, dict[str, int]] = {}
 
     def judge(self) -> None:
@@ -105,6 +109,7 @@ class Judge:
         model = CardModel(self._story.openings[card_id], setting.hold_s, setting.horizon_s)
         self._models[card_id] = model
         states = self._states[card_id] = [(model.available, model.held, model.status)]
+        lots = self._lots[card_id] = [[(x["expires"], x["left"]) for x in model.lots.values()]]
         batch_id, version = 0, 0
         chain = self._database.links_of(card_id)
         for row, following in zip(chain, [*chain[1:], None], strict=False):
@@ -113,7 +118,9 @@ class Judge:
             demand(row["prev_batch_id"] == batch_id, "not its predecessor's batch", row)
             batch_id = row["batch_id"]
             link = _opened(row)
-            if row["operation"] == _TOMBSTONE:
+            if row["operation"] in (LOT_EXPIRY, LOT_RENEWAL):
+                self._check_life(model, row["operation"], link)
+            elif row["operation"] == _TOMBSTONE:
                 self._check_tombstone(model, link, following)
             elif link["other"][0] and (link["key"], link["content"]) not in self._messages:
                 self._check_counterpart(model, link)
@@ -121,6 +128,8 @@ class Judge:
                 self._check_link(model, link)
             states.append((model.available, model.held, model.status))
             self._check_state(model, link)
+            lots.append([(lot["expires"], lot["left"]) for lot in model.lots.values()])
+        demand(not model.returned_late, "late value without a new life", card_id)
         row = self._database.rows[card_id]
         demand((row["version"], row["batch_id"]) == (version, batch_id), "a row that ran ahead")
         amounts = (row["ecash_available"], row["ecash_held"], row["status"])
@@ -132,6 +141,15 @@ class Judge:
             window = row["request_window"]
             kept = [window[at : at + 16] for at in range(4, len(window), 20)]
             demand(kept == newest, "the window is not the newest keys", card_id)
+
+    def _check_life(self, model: CardModel, operation: int, link: dict[str, Any]) -> None:
+        """What the switch does by itself when a lot's last day is over."""
+        demand(link["code"] == "00", "refused to itself", link)
+        postings = self._postings[link["at"]]
+        if operation == LOT_EXPIRY:
+            model.end(link, postings)
+        else:
+            model.renew(link, postings)
 
     def _check_tombstone(
         self, model: CardModel, link: dict[str, Any], following: dict[str, Any] | None
@@ -157,6 +175,7 @@ class Judge:
         assert message is not None
         demand(message["card"] == link["card"], "a link on another card", link, message)
         message = message | {"half": self._half(link)}
+        model.nothing_is_over(link)
         expected = model.expect(message, link["now_s"])
         if not _fits(link, expected):
             expected = model.expect(message, link["now_s"], forgets=True)
@@ -172,6 +191,7 @@ class Judge:
             known = own or model.is_late(message, link["now_s"])
             demand(known, "an advice whose own request may still come", link, message)
         model.apply(message, expected, link, link["now_s"])
+        model.look_for_late(link)
         if "receiver" in expected:
             original = self._messages_under(message["names_key"])
             receiver = message["to"] if message["op"] == "transfer" else original["to"]
@@ -202,6 +222,7 @@ class Judge:
         """What a transfer, or its reversal, did to the card that it went to."""
         main = self._half(link)
         assert main is not None
+        model.nothing_is_over(link)
         message = self._messages.get((main["key"], main["content"]))
         demand(message is not None, "half of what nobody asked for", link)
         assert message is not None
@@ -344,7 +365,10 @@ class Judge:
             return [{"code": "94", "approval": "", "balances": ""}]
         available, held, status = self._states[message["card"]][version]
         if message["op"] == "balance" and status == ACTIVE:
-            return [{"code": "00", "balances": balances(available, held)}]
+            lots = self._lots[message["card"]][version]
+            days = [day_of(time_s) for time_s in delivery.times_s]
+            gone = [sum(left for end, left in lots if 0 < end < day) for day in days]
+            return [{"code": "00", "balances": balances(available - x, held)} for x in gone]
         return []
 
     def _known_elsewhere(self, delivery: Delivery, key: str) -> bool:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ACTIVE", "FROZEN", "Broken", "CardModel", "demand"]
+from .judge_life import Lives
+from .judge_terms import demand
+
+__all__ = ["ACTIVE", "FROZEN", "CardModel"]
 
 Message = dict[str, Any]
 Entry = dict[str, Any]
@@ -23,22 +26,13 @@ _OUT = (*_TO_MERCHANT, "transfer")
 _NEVER = 1 << 40
 
 
-class Broken(AssertionError):
-    """Something that must hold does not."""
-
-
-def demand(holds: object, words: str, *facts: object) -> None:
-    """Broken, with these facts, unless it holds."""
-    if not holds:
-        raise Broken(f"{words}: {', '.join(map(repr, facts))}")
-
-
-class CardModel:
+class CardModel(Lives):
     """One card, told link after link."""
 
     def __init__(
         self, lots: list[tuple[int, int, int, bool, int]], hold_s: int, horizon_s: int
     ) -> None:
+        super().__init__()
         self.status = ACTIVE
         self.lots = {
             n: {"left": amount, "paid": origin == 1, "cashable": cashable, "expires": expires}

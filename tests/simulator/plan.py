@@ -278,16 +278,18 @@ def _draw_setting(chance: random.Random) -> Setting:
         horizon_s=chance.choice((43_200, 60 * 86_400)),
         begins=begins,
         tills=tills,
-        cards=tuple(_draw_card(chance) for _ in range(chance.choice((1, 1, 2, 4)))),
+        cards=tuple(_draw_card(chance, begins) for _ in range(chance.choice((1, 1, 2, 4)))),
     )
 
 
-def _draw_card(chance: random.Random) -> Card:
+def _draw_card(chance: random.Random, begins: datetime.datetime) -> Card:
+    """Lots that never end, end in years, with today, or with tomorrow."""
+    today = begins.toordinal() - datetime.date(1970, 1, 1).toordinal()
     lots = [(chance.choice((300, 1000, 5000)), 1, True, 0)]
     if chance.random() < 0.4:
-        lots.append((200, 2, False, chance.choice((0, 30_000))))
+        lots.append((200, 2, False, chance.choice((0, 30_000, today, today, today + 1))))
     if chance.random() < 0.4:
-        lots.append((150, 1, True, 25_000))
+        lots.append((150, 1, True, chance.choice((25_000, today, today + 1))))
     return Card(tuple(lots))
 
 
@@ -375,7 +377,7 @@ def _about(chance: random.Random, op: Op, parent: Action) -> dict[str, object]:
 
 
 def _draw_jump(chance: random.Random, setting: Setting, span_ms: int) -> Jump:
-    seconds = chance.choice((-3600, -5, 5, 3600, 13 * 3600, 61 * 86_400))
+    seconds = chance.choice((-3600, -5, 5, 3600, 13 * 3600, 13 * 3600, 61 * 86_400))
     worker = chance.choice((None, chance.randrange(setting.workers)))
     if abs(seconds) > 3600:  # time itself goes on: the same for all, while late messages wait
         worker = None

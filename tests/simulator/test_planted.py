@@ -19,7 +19,7 @@ import rules.reversal
 import rules.transfers
 from rules.booking import approve
 from rules.cards import WorkingCard
-from rules.lots import LotMove, Origin, give_back
+from rules.lots import Lot, LotMove, Origin, give_back
 from rules.requests import Operation
 from rules.window import Window
 from switch.batch import Ticket
@@ -291,6 +291,33 @@ def undo_a_transfer_on_the_senders_side_only(patch: pytest.MonkeyPatch) -> None:
 @bug
 def learn_of_no_receiver(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lane, "_learn_receivers", lambda *args: False)
+
+
+@bug
+def spend_value_past_its_last_day(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.authorize, "expire_due", lambda card, moment, policy: None)
+    patch.setattr(rules.authorize, "renew_returned", lambda card, moment, policy: None)
+
+
+@bug
+def expire_a_day_early(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lot, "is_over", lambda lot, today: 0 < lot.expires_day <= today)
+
+
+@bug
+def renew_nothing_that_comes_back_late(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.authorize, "renew_returned", lambda card, moment, policy: None)
+
+
+@bug
+def renew_what_should_have_expired(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.authorize, "expire_due", lambda card, moment, policy: None)
+
+
+@bug
+def show_value_past_its_last_day(patch: pytest.MonkeyPatch) -> None:
+    shown = WorkingCard.balances
+    patch.setattr(WorkingCard, "balances", lambda card, purse, today=0: shown(card, purse))
 
 
 @pytest.mark.parametrize("name", BUGS)
