@@ -54,13 +54,27 @@ def decide(
         return _differs(request)
     if request.operation in _MOVES_NOTHING:
         return _decide(request, card, moment, policy, other)
-    programme_id = card.facts.programme_id
-    cards = [each for each in (card, other) if each and each.facts.programme_id == programme_id]
-    for each in cards:
-        expire_due(each, moment, policy)
+    if card.state.ends_from:
+        expire_due(card, moment, policy)
+    if other is None:
+        answer = _decide(request, card, moment, policy, None)
+    else:
+        answer = _decide_both(request, card, moment, policy, other)
+    if card.state.ends_from:
+        renew_returned(card, moment, policy)
+    return answer
+
+
+def _decide_both(
+    request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy, other: WorkingCard
+) -> Answer:
+    """The same for a transfer or its reversal: the other card's value is past its day, too."""
+    ends = other.facts.programme_id == card.facts.programme_id  # else it is not touched
+    if ends and other.state.ends_from:
+        expire_due(other, moment, policy)
     answer = _decide(request, card, moment, policy, other)
-    for each in cards:
-        renew_returned(each, moment, policy)
+    if ends and other.state.ends_from:
+        renew_returned(other, moment, policy)
     return answer
 
 

@@ -114,9 +114,12 @@ def approve(
     purse = card.state.purse(request.purse)
     purse.available_minor += effect_minor
     purse.held_minor += held_minor
-    if min(purse.available_minor, purse.held_minor) < 0 or effect_minor != sum(
-        m.amount_minor for m in moves or ()
-    ):
+    moved_minor = 0
+    for move in moves or ():
+        moved_minor += move.amount_minor
+        if move.expires_day and move.amount_minor > 0:
+            card.state.note_end(move.expires_day)
+    if min(purse.available_minor, purse.held_minor) < 0 or effect_minor != moved_minor:
         raise ValueError("a link's effect is not what its lots moved")
     tells_balance = request.operation not in _WITHOUT_BALANCE
     transaction_id = request.transaction_id
@@ -142,6 +145,8 @@ def approve(
     if not request.foreign_currency:  # what is in no purse's currency is in no totals either
         link.counts, link.counted_minor = counted or count(request.operation, postings)
     link.other_card_id, link.other_version = other
+    if request.terms is not None:
+        link.order_reference = request.terms.order_reference
     if request.operation in _ACTIVITY:
         card.state.last_active_day = moment.now_s // DAY_S
     card.append(link, moment.batch_id)

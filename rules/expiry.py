@@ -31,10 +31,13 @@ def own_key(card: WorkingCard, moment: Moment, what: str) -> bytes:
 def expire_due(card: WorkingCard, moment: Moment, policy: Policy) -> None:
     """Expire every lot whose last day is over: a link for each."""
     today = policy.day(moment.now_s)
+    if today <= card.state.ends_from:
+        return
     for purse in Purse:
         lots = card.state.purse(purse).lots
         for lot in [lot for lot in lots if lot.is_over(today)]:
             lots.remove(lot)
+            card.state.ends_from = card.state.first_end()
             own, amount_minor = (AccountKind.CARD, card.card_id), lot.available_minor
             heir = AccountKind.BREAKAGE, card.facts.programme_id
             if lot.origin in PROMOTIONAL:
@@ -57,6 +60,8 @@ def renew_returned(card: WorkingCard, moment: Moment, policy: Policy) -> None:
     It gets a lot of its own: the facts of a lot never change.
     """
     today = policy.day(moment.now_s)
+    if today <= card.state.ends_from:
+        return
     for purse in Purse:
         lots = card.state.purse(purse).lots
         for lot in [lot for lot in lots if lot.is_over(today)]:
@@ -67,6 +72,7 @@ def renew_returned(card: WorkingCard, moment: Moment, policy: Policy) -> None:
                 *(today + policy.renewal_days, lot.sponsor_id),
             )
             lots.append(heir)
+            card.state.ends_from = card.state.first_end()
             approve(
                 _request(card, moment, Operation.LOT_RENEWAL, purse, lot),
                 card,

@@ -111,6 +111,8 @@ class Link(msgspec.Struct, gc=False):
     other_card_id: int = 0
     """The other card of a transfer, or of its reversal, and the version of the link on it."""
     other_version: int = 0
+    order_reference: str = ""
+    """Of a refund: the order that was not filled."""
 
     @property
     def taken(self) -> tuple[LotMove, ...]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from rules.booking import Moment, approve, card_to_giver, card_to_merchant, refuse
 from rules.cards import CardStatus, WorkingCard
 from rules.ledger import Answer, Posting
-from rules.limits import balance_max, count_spent, refusal_by_limits
+from rules.limits import count_spent, refusal_by_limits, refusal_by_return_limit, room_for
 from rules.lots import Lot, LotMove, Origin, give_back, restorable, take
 from rules.money import Purse
 from rules.policy import PROMOTIONAL, Policy
-from rules.requests import CardRequest, Operation
+from rules.requests import CardRequest, CreditTerms, Operation
 from rules.responses import Response, Rule
 from rules.restoring import restorable_minor, restoring_moves
 from rules.status import refusal_by_status
@@ -19,6 +21,9 @@ from rules.status import refusal_by_status
 __all__ = ["OPERATIONS"]
 
 _LIFE_DAYS_MAX = 36_525
+_PAID = CreditTerms(Origin.PAID, cashable=True)
+_RETURNED = CreditTerms(Origin.REFUND, cashable=False)
+"""A return that names no sale."""
 _SALES = frozenset({Operation.REDEEM, Operation.COMPLETION, Operation.ADVICE})
 
 
@@ -26,12 +31,20 @@ def _credit(
     request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy, amount_minor: int
 ) -> list[LotMove] | Answer:
     """A new lot of the kind asked for, or the refusal: of the kind, or of that much."""
-    refusal = _refusal_of_terms(request, card, moment, policy)
+    terms = request.terms
+    if terms is None:
+        return _new_lot(request, card, moment, policy, amount_minor, _PAID)
+    refusal = _refusal_of_terms(request, terms, card, moment, policy)
     if refusal is not None:
         return refusal
-    origin = request.origin
-    cashable = origin is Origin.PAID or (origin is Origin.REFUND and policy.refund_cashable)
-    return _new_lot(request, card, moment, policy, amount_minor, origin, cashable=cashable)
+    if terms.cashable is None:
+        cashable = _may_be_cashable(terms.origin, policy)
+        terms = msgspec.structs.replace(terms, cashable=cashable)
+    return _new_lot(request, card, moment, policy, amount_minor, terms)
+
+
+def _may_be_cashable(origin: Origin, policy: Policy) -> bool:
+    return origin is Origin.PAID or (origin is Origin.REFUND and policy.refund_cashable)
 
 
 def _new_lot(
@@ -40,22 +53,19 @@ def _new_lot(
     moment: Moment,
     policy: Policy,
     amount_minor: int,
-    origin: Origin,
-    *,
-    cashable: bool,
+    terms: CreditTerms,
 ) -> list[LotMove] | Answer:
     """A new lot, or the refusal when the purse may not have that much."""
-    purse = card.state.purse(request.purse)
-    total_minor = purse.available_minor + purse.held_minor + amount_minor
-    if total_minor > balance_max(policy, request.purse):
+    if not room_for(card, policy, request.purse, amount_minor):
         return refuse(request, card, moment, Response.OVER_AMOUNT_LIMIT, Rule.BALANCE_LIMIT)
-    last_day = request.last_day or policy.last_day(origin, policy.day(moment.now_s))
+    last_day = terms.last_day or policy.last_day(terms.origin, moment.now_s)
     card.state.lots_made += 1
+    cashable = bool(terms.cashable) and request.purse is Purse.ECASH
     lot = Lot(
-        *(card.state.lots_made, amount_minor, origin, cashable and request.purse is Purse.ECASH),
-        *(last_day, request.sponsor_id),
+        *(card.state.lots_made, amount_minor, terms.origin, cashable),
+        *(last_day, terms.sponsor_id),
     )
-    purse.lots.append(lot)
+    card.state.purse(request.purse).lots.append(lot)
     return [
         LotMove(
             *(lot.lot_id, amount_minor, lot.origin, lot.cashable),
@@ -65,19 +75,23 @@ def _new_lot(
 
 
 def _refusal_of_terms(
-    request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy
+    request: CardRequest, terms: CreditTerms, card: WorkingCard, moment: Moment, policy: Policy
 ) -> Answer | None:
     """What kind of value a credit is, the programme's own terminals say; and what they may say."""
-    if not request.has_terms:
-        return None
     if not request.terminal.programme:
         return refuse(request, card, moment, Response.NOT_PERMITTED_TO_TERMINAL, Rule.PERMISSION)
-    givers = policy.sponsors if request.origin in PROMOTIONAL else {0}
-    if request.sponsor_id not in givers:
-        return refuse(request, card, moment, Response.INVALID_TRANSACTION, Rule.SPONSOR)
+    rule = Rule.NONE
     today = policy.day(moment.now_s)
-    if request.last_day and not today <= request.last_day <= today + _LIFE_DAYS_MAX:
-        return refuse(request, card, moment, Response.INVALID_TRANSACTION, Rule.LAST_DAY)
+    if terms.sponsor_id not in (policy.sponsors if terms.origin in PROMOTIONAL else {0}):
+        rule = Rule.SPONSOR
+    elif terms.last_day and not today <= terms.last_day <= today + _LIFE_DAYS_MAX:
+        rule = Rule.LAST_DAY
+    elif terms.cashable and not _may_be_cashable(terms.origin, policy):
+        rule = Rule.CASHABLE
+    elif terms.origin is Origin.REFUND and not terms.order_reference:
+        rule = Rule.ORDER
+    if rule is not Rule.NONE:
+        return refuse(request, card, moment, Response.INVALID_TRANSACTION, rule)
     return None
 
 
@@ -137,7 +151,8 @@ def _load(request: CardRequest, card: WorkingCard, moment: Moment, policy: Polic
 
 
 def _from_giver(card: WorkingCard, request: CardRequest, amount_minor: int) -> tuple[Posting, ...]:
-    return card_to_giver(card, request, -amount_minor, request.origin, request.sponsor_id)
+    terms = request.terms or _PAID
+    return card_to_giver(card, request, -amount_minor, terms.origin, terms.sponsor_id)
 
 
 def _redeem(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
@@ -210,8 +225,10 @@ def _return_unlinked(
     """A return that names no sale: a new lot that is never paid out."""
     if not request.terminal.may_return_unlinked:
         return refuse(request, card, moment, Response.NOT_PERMITTED_TO_TERMINAL, Rule.PERMISSION)
-    amount_minor, refund = request.amount_minor, Origin.REFUND
-    moves = _new_lot(request, card, moment, policy, amount_minor, refund, cashable=False)
+    refusal = refusal_by_return_limit(request, card, moment, policy)
+    if refusal is not None:
+        return refusal
+    moves = _new_lot(request, card, moment, policy, request.amount_minor, _RETURNED)
     if isinstance(moves, Answer):
         return moves
     return approve(
@@ -257,7 +274,7 @@ def _balance(request: CardRequest, card: WorkingCard, moment: Moment, policy: Po
     if refusal is not None:
         return refusal
     purses = tuple(Purse) if request.all_purses else (request.purse,)
-    today = policy.day(moment.now_s)
+    today = policy.day(moment.now_s) if card.state.ends_from else 0
     transaction_id = request.transaction_id
     return Answer(
         Response.APPROVED,
@@ -286,9 +303,6 @@ def _block(request: CardRequest, card: WorkingCard, moment: Moment, policy: Poli
 
 
 def _unblock(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
-    """The programme's own terminals thaw a frozen card, too."""
-    if card.state.status is CardStatus.FROZEN and request.terminal.programme:
-        return _set_status(request, card, moment, card.state.status_before_freeze)
     refusal = refusal_by_status(request, card, moment, CardStatus.BLOCKED)
     return refusal or _set_status(request, card, moment, card.state.status_before_block)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from rules.cards import CardFacts
 from rules.lots import Origin
 
 __all__ = ["DAY_S", "PROMOTIONAL", "Limits", "Policies", "Policy", "first_day_of", "month_of"]
@@ -32,6 +33,9 @@ def first_day_of(month: int) -> int:
 class Limits(msgspec.Struct, frozen=True):
     """What one card may do; 0 for no limit. Each purse of money is counted on its own."""
 
+    return_minor: int = 0
+    """One return that names no sale; 0: as `transaction_minor`."""
+
     transaction_minor: int = 0
     """One purchase, hold, payment in cash or transfer."""
     day_minor: int = 0
@@ -39,6 +43,10 @@ class Limits(msgspec.Struct, frozen=True):
     """All of them on one of the programme's days."""
     balance_minor: int = 0
     """What a credit may bring the purse to, with what is held."""
+
+
+_NO_LIMITS = Limits()
+_ALL_CARDS = 0
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -65,7 +73,12 @@ class Policy(msgspec.Struct, frozen=True):
     dormancy_fee_minor: int = 0
     """What a dormant card pays each month."""
     dormancy_spares_promo: bool = True
-    limits: Limits = Limits()
+    limits: Mapping[int, Limits] = {}
+    """By the cards' `limit_class`; 0 for those of all others. Empty where nothing is limited."""
+
+    def limits_of(self, facts: CardFacts) -> Limits:
+        """A card's."""
+        return self.limits.get(facts.limit_class) or self.limits.get(_ALL_CARDS, _NO_LIMITS)
 
     def day(self, now_s: int) -> int:
         """The programme's day (since 1970-01-01) of an instant in UTC seconds."""
@@ -75,10 +88,10 @@ class Policy(msgspec.Struct, frozen=True):
         """When a day is over, in UTC seconds."""
         return (day + 1) * DAY_S - self.utc_offset_min * 60
 
-    def last_day(self, origin: Origin, today: int) -> int:
-        """The last day of a credit made today; 0 for never."""
+    def last_day(self, origin: Origin, now_s: int) -> int:
+        """The last day of a credit made now; 0 for never."""
         days = self.lot_days.get(origin, 0)
-        return today + days if days else 0
+        return self.day(now_s) + days if days else 0
 
 
 class Policies:

@@ -66,7 +66,6 @@ def follow(before: CardState, link: Link, batch_id: int, posted_s: int = 0) -> C
     _check_holds(before, link, after)
     _check_tries(before, link, after)
     _check_status_before_block(before, link, after)
-    _check_freeze(before, link, after)
     check_life(before, link, after, posted_s)
     return after
 
@@ -115,6 +114,9 @@ def check_state(state: CardState) -> None:
         _agree("the available amount", purse.available_minor, sum(lots))
         held = [hold for hold in state.holds if hold.purse is kind]
         _agree("the held amount", purse.held_minor, sum(hold.amount_minor for hold in held))
+    first_end = state.first_end()
+    if first_end and not 0 < state.ends_from <= first_end:
+        raise ReplayFault("a lot of it ends before any is looked for")
     for hold in state.holds:
         pinned_minor = -sum(move.amount_minor for move in hold.pinned)
         _agree("what a hold has pinned", pinned_minor, hold.amount_minor)
@@ -147,18 +149,6 @@ def _lots_after(before: Iterable[Lot], moves: Iterable[LotMove]) -> dict[int, _F
 
 def _lots_made_after(before: CardState, link: Link) -> int:
     return max([before.lots_made, *(move.lot_id for move in link.moves)])
-
-
-def _check_freeze(before: CardState, link: Link, after: CardState) -> None:
-    """What a card was before it was frozen is noted by what freezes it, and set by its thaw."""
-    if link.approved and link.operation is Operation.UNBLOCK and before.status is CardStatus.FROZEN:
-        _agree("the status of a thawed card", after.status, before.status_before_freeze)
-    freezes = link.approved and CardStatus.FROZEN in (after.status, after.status_before_block)
-    possible = [before.status_before_freeze]
-    if freezes:
-        possible += [before.status, before.status_before_block]
-    if after.status_before_freeze not in possible:
-        _agree("the status before a freeze", after.status_before_freeze, possible[0])
 
 
 def _check_holds(before: CardState, link: Link, after: CardState) -> None:

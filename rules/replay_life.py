@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rules.cards import CardState
+from rules.cards import CardState, DayTotals
 from rules.ledger import Link
 from rules.lots import net
 from rules.money import Purse
@@ -95,19 +95,27 @@ def _check_fee(before: CardState, link: Link, after: CardState) -> None:
 
 
 def _check_day(before: CardState, link: Link, after: CardState) -> None:
-    """What is spent is added, what is undone is given back, a new day is empty."""
-    begins = after.day != before.day
-    if begins:
-        if after.day < before.day:
+    """What is spent is added, what is undone is given back, a new day is empty.
+
+    A card whose days are not limited (any more) counts nothing.
+    """
+    was, now = before.spent, after.spent
+    if now is None:
+        return
+    begins = was is None or was.day != now.day
+    if was is None or begins:
+        if was is not None and now.day < was.day:
             raise ReplayFault("the day that it counts goes back")
-        agree("where its day begins", after.day_from_version, before.version)
+        agree("where its day begins", now.from_version, before.version)
+        was = DayTotals(now.day, before.version)
     else:
-        agree("where its day begins", after.day_from_version, before.day_from_version)
+        agree("where its day begins", now.from_version, was.from_version)
     for kind in Purse:
-        was, now = before.purse(kind), after.purse(kind)
-        base_minor, base_count = (0, 0) if begins else (was.day_minor, was.day_count)
-        counted = now.day_minor - base_minor, now.day_count - base_count
+        (was_minor, was_count), (now_minor, now_count) = was.of(kind), now.of(kind)
+        counted = now_minor - was_minor, now_count - was_count
         operation = link.operation if link.approved and kind is link.purse else None
+        if kind is Purse.POINTS:
+            continue
         spent_minor = _spent_minor(link)
         if operation in _SPENDS and spent_minor is not None:
             agree("what it counts as spent today", counted, (spent_minor, 1))

@@ -13,6 +13,7 @@ from rules.responses import Rule
 __all__ = [
     "AMOUNT_OPTIONAL",
     "CardRequest",
+    "CreditTerms",
     "Entry",
     "Operation",
     "ReversalReason",
@@ -97,7 +98,21 @@ class Terminal(msgspec.Struct, frozen=True, gc=False):
     completion_tolerance_percent: int = 0
     """How much more than its hold a completion may take from the card."""
     programme: bool = False
-    """It speaks for the programme: gives promotional value and refunds, thaws cards."""
+    """It speaks for the programme: gives promotional value and refunds."""
+
+
+class CreditTerms(msgspec.Struct, frozen=True, gc=False):
+    """What kind of value a credit is: for the programme's own terminals to say."""
+
+    origin: Origin = Origin.PAID
+    sponsor_id: int = 0
+    """Who gives promotional value; 0 for nobody."""
+    last_day: int = 0
+    """The last day, since 1970-01-01, on which it can be spent; 0: as the programme has it."""
+    cashable: bool | None = None
+    """Whether it may be paid out; None: as the programme has it."""
+    order_reference: str = ""
+    """The order that a refund is for."""
 
 
 class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -145,11 +160,8 @@ class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The hold that the sweeper finds expired."""
     fee_month: int = 0
     """The month (`month_of`) for which the sweeper asks for the fee of a dormant card."""
-    # credits by the programme
-    origin: Origin = Origin.PAID
-    last_day: int = 0
-    """The last day, since 1970-01-01, on which it can be spent; 0: as the programme has it."""
-    sponsor_id: int = 0
+    terms: CreditTerms | None = None
+    """Of a credit whose message says what kind of value it is."""
     bar_unknown: bool = False
     """`TB`: an outcome query that bars an original it does not find."""
     reverses_nothing: bool = False
@@ -167,8 +179,3 @@ class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def completing(self, purse: Purse) -> CardRequest:
         """An advice that has found its hold."""
         return msgspec.structs.replace(self, operation=Operation.COMPLETION, purse=purse)
-
-    @property
-    def has_terms(self) -> bool:
-        """It says what kind of value a credit is: only the programme may."""
-        return self.origin is not Origin.PAID or bool(self.last_day or self.sponsor_id)

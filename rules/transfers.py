@@ -14,7 +14,7 @@ from rules.booking import Moment, Policy, approve, refuse
 from rules.cards import CardStatus, HistoryMissing, WorkingCard
 from rules.identity import counterpart_key, derived_transaction_id
 from rules.ledger import AccountKind, Answer, Link, Posting
-from rules.limits import balance_max, count_spent, refusal_by_limits, uncount_spent
+from rules.limits import count_spent, refusal_by_limits, room_for, uncount_spent
 from rules.lots import Lot, LotMove, give_back, net, restorable, take, take_back
 from rules.money import Purse
 from rules.requests import CardRequest, Operation
@@ -94,15 +94,13 @@ def _can_receive(
     request: CardRequest, card: WorkingCard, other: WorkingCard, moment: Moment, policy: Policy
 ) -> bool:
     """Another card of the programme, active, not past its expiry, with room for the amount."""
-    purse = other.state.purse(request.purse)
-    total_minor = purse.available_minor + purse.held_minor + request.amount_minor
     return (
         other.card_id != card.card_id
         and other.state.status is CardStatus.ACTIVE
         and other.facts.expiry >= moment.year_month
         and other.facts.programme_id == card.facts.programme_id
         and other.facts.currency == card.facts.currency
-        and total_minor <= balance_max(policy, request.purse)
+        and room_for(other, policy, request.purse, request.amount_minor)
     )
 
 

@@ -45,7 +45,8 @@ PROMOTIONS_ID = 2
 SPONSOR_ID = 1
 PROMO_BALANCE_MINOR = 1_000
 PROMO_DAYS = 30
-_PROMOTION_CARDS = 20
+_PROMOTION_CARDS, _LIMITED_CARDS, _IDLE_CARDS = 14, 2, 4
+_IDLE_DAYS = 430
 MERCHANTS = ("000000000000001", "000000000000002")
 _POS_TERMINALS = 16
 _NETWORK_TERMINALS = 4
@@ -84,6 +85,9 @@ class DemoCard(msgspec.Struct, frozen=True, gc=False):
     programme_id: int = PROGRAMME_ID
     promo_minor: int = 0
     """What of the balance the sponsor has given; it ends 30 days after the issue."""
+    limit_class: int = 0
+    idle_days: int = 0
+    """For how long nobody has used it when it is issued."""
 
 
 def load_seed(data_dir: Path, active_cards: int) -> Seed:
@@ -116,11 +120,20 @@ def cards(seed: Seed) -> Iterator[DemoCard]:
             card_id += 1
             unissued = status is CardStatus.ISSUED
             yield _card(seed, card_id, status, expiry, worth=not unissued)
-    for _ in range(_PROMOTION_CARDS):
-        card_id += 1
-        card = _card(seed, card_id, CardStatus.ACTIVE, good, worth=True)
-        promo = {"programme_id": PROMOTIONS_ID, "promo_minor": PROMO_BALANCE_MINOR}
-        yield msgspec.structs.replace(card, **promo)
+    for count, limit_class, idle_days in (
+        (_PROMOTION_CARDS, 0, 0),
+        (_LIMITED_CARDS, 1, 0),
+        (_IDLE_CARDS, 0, _IDLE_DAYS),
+    ):
+        for _ in range(count):
+            card_id += 1
+            yield msgspec.structs.replace(
+                _card(seed, card_id, CardStatus.ACTIVE, good, worth=True),
+                programme_id=PROMOTIONS_ID,
+                promo_minor=PROMO_BALANCE_MINOR,
+                limit_class=limit_class,
+                idle_days=idle_days,
+            )
 
 
 def _card(seed: Seed, card_id: int, status: CardStatus, expiry: str, *, worth: bool) -> DemoCard:
@@ -231,4 +244,5 @@ def _describe_card(card: DemoCard) -> dict[str, object]:
         shown["face_value"] = card.face_value_minor
     if card.programme_id != PROGRAMME_ID:
         shown |= {"programme": "Demo Promotions", "promo": card.promo_minor}
+        shown |= {"limit_class": card.limit_class, "idle_days": card.idle_days}
     return shown

@@ -83,14 +83,19 @@ async def _create_programmes(connection: Connection) -> None:
         "programme",
         (
             *("programme_id", "name", "currency", "promo_days", "goodwill_days", "hold_s"),
-            *("transaction_max_minor", "day_max_minor", "day_count_max", "balance_max_minor"),
             *("dormancy_months", "dormancy_fee_minor"),
         ),
+        [(PROMOTIONS_ID, "Demo Promotions", CURRENCY, PROMO_DAYS, 90, 86_400, 12, 200)],
+    )
+    await connection.copy(
+        "card_limit",
+        (
+            *("programme_id", "limit_class", "transaction_max_minor", "return_max_minor"),
+            *("day_max_minor", "day_count_max", "balance_max_minor"),
+        ),
         [
-            (
-                *(PROMOTIONS_ID, "Demo Promotions", CURRENCY, PROMO_DAYS, 90, 86_400),
-                *(5_000, 8_000, 5, 25_000, 12, 200),
-            )
+            (PROMOTIONS_ID, 0, 5_000, 2_000, 8_000, 5, 25_000),
+            (PROMOTIONS_ID, 1, 1_000, 500, 1_500, 3, 12_000),
         ],
     )
     await connection.copy(
@@ -219,18 +224,12 @@ class _Issue:
             self._secrets.pvv(card.pin, card.pan).encode(),
             self._secrets.code_digest(digest, card.cv),
             card.face_value_minor,
+            card.limit_class,
         )
         self.cards.append(
             (
-                *(
-                    card.card_id,
-                    digest,
-                    card.programme_id,
-                    card.expiry,
-                    facts.pvv,
-                    facts.code_digest,
-                ),
-                facts.face_value_minor,
+                *(card.card_id, digest, card.programme_id, card.expiry, facts.pvv),
+                *(facts.code_digest, facts.face_value_minor, facts.limit_class),
             )
         )
         state = CardState.new()
@@ -253,8 +252,9 @@ class _Issue:
             kind = (Origin.PROMO, False, day + PROMO_DAYS, SPONSOR_ID)
             lots.append(Lot(2, card.promo_minor, *kind))
             givers.append((AccountKind.PROMO, SPONSOR_ID))
+            working.state.note_end(lots[-1].expires_day)
         working.state.lots_made = len(lots)
-        working.state.last_active_day = day
+        working.state.last_active_day = day - card.idle_days
         purse = working.state.ecash
         purse.available_minor = amount_minor
         purse.lots += lots
@@ -295,7 +295,7 @@ class _Issue:
         """Copy what is waiting into the tables."""
         card_columns = (
             *("card_id", "digest", "programme_id", "expiry", "pvv", "code_digest"),
-            "face_value_minor",
+            *("face_value_minor", "limit_class"),
         )
         for table, columns, rows in (
             ("card", card_columns, self.cards),

@@ -163,7 +163,6 @@ class Metrics:
             "tdes_key_since_timestamp_seconds",
             "Since when the oldest TDES key of a terminal is in force; 0 where there is none",
         )
-        self.sweeping = self._gauge("sweeping", "1 where this worker sweeps, else 0")
         self.sweep_due = self._gauge("sweep_due", "What is due and was found (200 at most)", "kind")
         self._swept = self._counter("swept", "Requests of the sweeper answered", "kind", "outcome")
         self.batch_refusals = self._counter("batch_refusals", "Batches refused as stale")

@@ -2,16 +2,16 @@
 
 Sweepers send requests through the same door as all others. What is due they find in projections
 (`open_hold`, `card_life`); whether it is due is judged by the rules, on the card itself, so that
-something expires once, however often it is swept and by however many. Every worker has a sweeper;
-the one with the lock in Postgres works, and when its session ends another one takes over. All that
-it knows is in the tables: one that is killed leaves nothing behind.
+something expires once, however often it is swept and by however many. The first worker sweeps. All
+that it knows is in the tables: one that is killed leaves nothing behind.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import trio
@@ -36,9 +36,6 @@ AT_ONCE = 200
 _BUSY_DEPTH = 1_000
 """Requests waiting for a batch from which on tills go first."""
 _ANSWER_WITHIN_S = 4.0
-_LOCK = 0x5377656570
-_SESSION = "select pg_backend_pid() as pid"
-_TAKE_LOCK = "select pg_try_advisory_lock($1) as taken"
 KINDS = {
     Operation.HOLD_EXPIRY: "hold",
     Operation.LOT_SWEEP: "lot",
@@ -102,8 +99,6 @@ class Sweeper:
         self._next_transaction_id = next_transaction_id
         self._utc_now = utc_now
         self._asked: set[bytes] = set()
-        self._session = 0
-        """The session of Postgres that has the lock; 0 for none."""
         self._limited = RateLimited(log)
 
     async def run(self) -> None:
@@ -111,24 +106,10 @@ class Sweeper:
         while True:
             await trio.sleep(_PERIOD_S)
             if self._pipeline.journal_up and self._pipeline.depth < _BUSY_DEPTH:
-                try:
-                    if await self._has_lock():
-                        self._ask([request async for request in self._due()])
-                except JournalDown:
-                    self._session = 0
-                except Exception as error:  # tills go on without it
-                    self._limited.event(logging.ERROR, "sweeper-failed", exception=error)
+                with contextlib.suppress(JournalDown):
+                    self._ask([request async for request in self._due()])
 
-    async def _has_lock(self) -> bool:
-        """Whether this is the one that works: a lock ends with its session."""
-        session = (await self._rows(_SESSION))[0]["pid"]
-        if session != self._session:
-            taken = (await self._rows(_TAKE_LOCK, _LOCK))[0]["taken"]
-            self._session = session if taken else 0
-        self._metrics.sweeping.set(int(self._session > 0))
-        return self._session > 0
-
-    async def _due(self) -> Any:
+    async def _due(self) -> AsyncIterator[tuple[int, CardRequest]]:
         """Card and request of all that is due, at most so much of a kind."""
         now_s = int(self._utc_now().timestamp())
         for row in self._seen(Operation.HOLD_EXPIRY, await self._rows(_HOLDS, now_s, AT_ONCE)):

@@ -29,7 +29,7 @@ from switch.keys import derive
 from switch.logs import configure, event
 from switch.metrics import Metrics, Store, StoreFault, http_response, request_path
 from switch.pipeline import Lane, Pipeline
-from switch.policies import load_policies
+from switch.policies import load_policies, watch_policies
 from switch.prepare import load_master_key, load_saved_settings
 from switch.programme import ProgrammeSource, read_epoch
 from switch.projections.process import ProjectorFile, keep_projecting
@@ -186,9 +186,6 @@ class Worker:
         self._intake.desk = self._desk = Desk(
             self._pipeline, session, self._intake.settled, utc_now, queue_max=settings.queue_max
         )
-        self._sweeper = Sweeper(
-            *(self._rows, self._pipeline, self._metrics, self._next_transaction_id, utc_now)
-        )
         self._server = Server(
             self._metrics, self._intake.receive, connections_max=settings.link_connections_max
         )
@@ -243,7 +240,7 @@ class Worker:
             self._watch_cards,
             self._watch_months,
             self._keys.run,
-            self._sweeper.run,
+            lambda: watch_policies(self._policies, self._rows),
             self._heartbeat,
             self._watch_parent,
             lambda: self._listen_for_notices(lanes[0][1]),
@@ -263,6 +260,8 @@ class Worker:
             if file.index == 0:
                 nursery.start_soon(keep_projecting, ProjectorFile(self._url, file.data_dir))
                 nursery.start_soon(self._watch_projector)
+                what = (self._pipeline, self._metrics, self._next_transaction_id, utc_now)
+                nursery.start_soon(Sweeper(self._rows, *what).run)
             async for _ in signals:
                 break
         self._draining = True

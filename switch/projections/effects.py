@@ -71,8 +71,8 @@ class _Head(msgspec.Struct, array_like=True, gc=False):
     lots_made: int = 0
     status_before_block: int = 0
     holds: msgspec.Raw = msgspec.Raw()
-    day: int = 0
-    day_from_version: int = 0
+    ends_from: int = 0
+    spent: msgspec.Raw = msgspec.Raw()
     last_active_day: int = 0
     fee_month: int = 0
 

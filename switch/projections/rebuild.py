@@ -207,11 +207,10 @@ def _replace() -> str:
         if table == "open_item":
             moved.append(
                 f"update {_SCHEMA}.open_item as s set cleared_at = p.cleared_at,"  # noqa: S608
-                " cleared_note = p.cleared_note, cleared_by = p.cleared_by"
-                " from public.open_item as p"
+                " cleared_note = p.cleared_note from public.open_item as p"
                 " where (p.card_id, p.version, p.kind) = (s.card_id, s.version, s.kind)"
             )
-            columns += ", cleared_at, cleared_note, cleared_by"
+            columns += ", cleared_at, cleared_note"
         moved.append(f"truncate public.{table}")
         moved.append(
             f"insert into public.{table} ({columns}) select {columns} from {_SCHEMA}.{table}"  # noqa: S608

@@ -376,6 +376,7 @@ def make_state(
     else:
         state.points = held
     state.lots_made = max((lot.lot_id for lot in lots), default=0)
+    state.ends_from = state.first_end()
     return state
 
 

@@ -44,7 +44,6 @@ class CardModel(HoldsModel, LifeModel):
         self.face_value_minor = face_value_minor
         self.status = "issued"
         self.before_block = ""
-        self.before_freeze = ""
         self.lots: dict[int, dict[int, dict[str, Any]]] = {60: {}, 80: {}, 90: {}}
         self.lots_made = 0
         self.known: dict[str, dict[str, Any]] = {}
@@ -69,8 +68,6 @@ class CardModel(HoldsModel, LifeModel):
             allowed: tuple[str, ...] = ("active",)
         else:
             allowed = ALLOWED[message["op"]]
-        if message["op"] == "unblock" and message["programme"]:
-            allowed = ("blocked", "frozen")
         if self.status not in allowed:
             return {"code": CODES[self.status]}
         return getattr(self, "_" + message["op"])(message)
@@ -123,7 +120,7 @@ class CardModel(HoldsModel, LifeModel):
         if not message["sale"]:
             if not message["may_return_unlinked"]:
                 return {"code": "58"}
-            return self._new_lot(message, message["amount"], "refund", 0, 0)
+            return self._return_unlinked(message)
         sale = next((e for e in self.known.values() if e["tx"] == message["sale"]), None)
         if sale is None or sale.get("barred") or sale["op"] not in SALES or not sale["approved"]:
             return {"code": "25"}
@@ -153,8 +150,6 @@ class CardModel(HoldsModel, LifeModel):
         return {"code": "00", "status": "blocked"}
 
     def _unblock(self, message: Message) -> Expected:
-        if self.status == "frozen":
-            return {"code": "00", "status": self.before_freeze}
         return {"code": "00", "status": self.before_block}
 
     def _reversal(self, message: Message) -> Expected:

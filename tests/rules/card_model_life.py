@@ -19,6 +19,7 @@ NO_TERMS: dict[str, Any] = {
     "fee_after": 0,
     "fee": 0,
     "transaction": 0,
+    "return": 0,
     "day": 0,
     "times": 0,
     "balance": 0,
@@ -112,7 +113,7 @@ class LifeModel:
     def _credit(self, message: Message, minor: int, **more: Any) -> Expected:
         """What a new lot is to be, or why there is none."""
         origin, last, sponsor = message["origin"], message["last"], message["sponsor"]
-        if (origin, last, sponsor) != ("paid", 0, 0):
+        if message["terms"]:
             if not message["programme"]:
                 return {"code": "58", "rule": "PERMISSION"}
             if origin in GIVEN and sponsor not in self.terms["sponsors"]:
@@ -121,6 +122,10 @@ class LifeModel:
                 return {"code": "12", "rule": "SPONSOR"}
             if last and last < self.today:
                 return {"code": "12", "rule": "LASTDAY"}
+            if message["cash"] and origin != "paid":
+                return {"code": "12", "rule": "CASHABLE"}
+            if origin == "refund" and not message["order"]:
+                return {"code": "12", "rule": "ORDER"}
         done = self._new_lot(message, minor, origin, last, sponsor)
         return done | more if "credit" in done else done
 
@@ -134,7 +139,7 @@ class LifeModel:
         life = self.terms["lives"].get(origin, 0)
         lot = {
             "left": minor,
-            "cashable": origin == "paid" and purse == 60,
+            "cashable": origin == "paid" and purse == 60 and message["cash"] is not False,
             "origin": origin,
             "refund": origin != "paid",
             "last": last or (self.today + life if life else 0),
@@ -143,6 +148,13 @@ class LifeModel:
         return {"code": "00", "effect": minor, "credit": lot}
 
     # Limits
+
+    def _return_unlinked(self, message: Message) -> Expected:
+        minor = message["amount"]
+        most = self.terms["return"] or self.terms["transaction"]
+        if most and message["purse"] != 90 and minor > most:
+            return {"code": "61", "rule": "RETURNLIMIT"}
+        return self._new_lot(message, minor, "refund", 0, 0)
 
     def _limited(self, message: Message, expected: Expected) -> Expected:
         """A spending, unless a limit is met."""

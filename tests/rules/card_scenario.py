@@ -39,20 +39,32 @@ from rules.lots import Origin
 from rules.money import Purse
 from rules.policy import Limits, Policy, month_of
 from rules.replay import follow
-from rules.requests import CardRequest, Operation, ReversalReason
+from rules.requests import CardRequest, CreditTerms, Operation, ReversalReason
 from rules.responses import Rule
 
 FACE_VALUE_MINOR = 2_500
 DAY_S = 86_400
 TERMINALS = (TILL, OTHER_TILL, SERVICE_DESK, NETWORK, PUMP, PROGRAMME)
 SPONSOR = 7
-KINDS = (
-    *((Origin.PAID, 0, None), (Origin.PAID, 0, None), (Origin.PROMO, SPONSOR, None)),
-    *((Origin.PROMO, SPONSOR, 2), (Origin.REFUND, 0, None), (Origin.PAID, 0, 1)),
-    *((Origin.GOODWILL, SPONSOR, 0), (Origin.REWARD, 8, None), (Origin.PAID, SPONSOR, None)),
-    *((Origin.REWARD, SPONSOR, 30), (Origin.PROMO, SPONSOR, -1)),
+KINDS: tuple[tuple[Origin, int, int | None, bool | None, str], ...] = (
+    (Origin.PAID, 0, None, None, ""),
+    (Origin.PAID, 0, None, None, ""),
+    (Origin.PROMO, SPONSOR, None, None, ""),
+    (Origin.PROMO, SPONSOR, 2, False, ""),
+    (Origin.REFUND, 0, None, None, "A-1"),
+    (Origin.PAID, 0, 1, True, ""),
+    (Origin.GOODWILL, SPONSOR, 0, None, ""),
+    (Origin.REWARD, 8, None, None, ""),
+    (Origin.PAID, SPONSOR, None, None, ""),
+    (Origin.REWARD, SPONSOR, 30, None, ""),
+    (Origin.PROMO, SPONSOR, -1, None, ""),
+    (Origin.PAID, 0, 9, False, ""),
+    (Origin.REFUND, 0, None, True, "A-2"),
+    (Origin.REFUND, 0, None, False, ""),
+    (Origin.PROMO, SPONSOR, 3, True, ""),
 )
-"""Kinds of value that the programme may give, or not: origin, sponsor, days from now on."""
+"""Kinds of value that the programme may give, or not: origin, sponsor, days from now on, whether it
+may be paid out, order."""
 STRICT = Policy(
     utc_offset_min=-300,
     lot_days={Origin.PAID: 20, Origin.PROMO: 12, Origin.REFUND: 3},
@@ -60,7 +72,15 @@ STRICT = Policy(
     sponsors=frozenset({SPONSOR}),
     dormancy_months=1,
     dormancy_fee_minor=40,
-    limits=Limits(transaction_minor=2_000, day_minor=3_000, day_count=6, balance_minor=9_000),
+    limits={
+        0: Limits(
+            return_minor=600,
+            transaction_minor=2_000,
+            day_minor=3_000,
+            day_count=6,
+            balance_minor=9_000,
+        )
+    },
 )
 STRICT_TERMS = {
     "offset_min": -300,
@@ -70,6 +90,7 @@ STRICT_TERMS = {
     "fee_after": 1,
     "fee": 40,
     "transaction": 2_000,
+    "return": 600,
     "day": 3_000,
     "times": 6,
     "balance": 9_000,
@@ -159,10 +180,10 @@ class Scenario:
             original=original,
         )
         if operation in CREDITS and kind % len(KINDS):
-            origin, sponsor_id, days = KINDS[kind % len(KINDS)]
+            origin, sponsor_id, days, cashable, order = KINDS[kind % len(KINDS)]
             last_day = 0 if days is None else self.model.today + days
-            more = {"origin": origin, "sponsor_id": sponsor_id, "last_day": last_day}
-            request = msgspec.structs.replace(request, **more)
+            terms = CreditTerms(origin, sponsor_id, last_day, cashable, order)
+            request = msgspec.structs.replace(request, terms=terms)
         sent = Sent(self._message(request, operation.name.lower(), original), request)
         self._make(sent, withhold=withhold)
 
@@ -344,6 +365,7 @@ class Scenario:
     # How it is judged
 
     def _message(self, request: CardRequest, op: str, sale: str) -> Message:
+        terms = request.terms
         return {
             "op": op,
             "name": request.key.hex(),
@@ -363,9 +385,12 @@ class Scenario:
             "tolerance": request.terminal.completion_tolerance_percent,
             "foreign": request.foreign_content.value,
             "programme": request.terminal.programme,
-            "origin": request.origin.name.lower(),
-            "last": request.last_day,
-            "sponsor": request.sponsor_id,
+            "terms": terms is not None,
+            "origin": (terms.origin if terms else Origin.PAID).name.lower(),
+            "last": terms.last_day if terms else 0,
+            "sponsor": terms.sponsor_id if terms else 0,
+            "cash": terms.cashable if terms else None,
+            "order": terms.order_reference if terms else "",
         }
 
     def _make(self, sent: Sent, *, withhold: bool = False) -> None:

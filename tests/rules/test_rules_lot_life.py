@@ -1,4 +1,4 @@
-"""What time does to a card: lots that end, value that comes back late, fees, limits, a thaw."""
+"""What time does to a card: lots that end, value that comes back late, fees, limits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from builders import (
     NETWORK,
     NOW_S,
+    SERVICE_DESK,
     TILL,
     Chain,
     account_minor,
@@ -16,6 +17,7 @@ from builders import (
     make_advice,
     make_chain,
     make_expiry,
+    make_facts,
     make_request,
     make_reversal,
     make_state,
@@ -29,7 +31,7 @@ from rules.lots import Lot, LotMove, Origin
 from rules.money import Purse
 from rules.policy import DAY_S, Limits, Policies, Policy, first_day_of, month_of
 from rules.replay import ReplayFault, follow
-from rules.requests import CardRequest, Operation, ReversalReason, Terminal
+from rules.requests import CardRequest, CreditTerms, Operation, ReversalReason, Terminal
 from rules.responses import Response, ReversalState, Rule
 
 TODAY = NOW_S // DAY_S
@@ -37,6 +39,7 @@ SPONSOR = 7
 PROGRAMME = Terminal(9, 900, network=True, programme=True)
 POLICY = Policy(sponsors=frozenset({SPONSOR}))
 PROMO = {"origin": Origin.PROMO, "sponsor_id": SPONSOR}
+REFUND = {"origin": Origin.REFUND, "order_reference": "A-17"}
 
 
 def lots(*days: int, origin: Origin = Origin.PAID, sponsor_id: int = 0) -> list[Lot]:
@@ -52,7 +55,9 @@ def chain_of(*days: int, policy: Policy = POLICY, **kind: Any) -> Chain:
 
 def load(amount_minor: int, terminal: Terminal = PROGRAMME, **terms: Any) -> CardRequest:
     request = make_request(Operation.LOAD, amount_minor, terminal=terminal)
-    return msgspec.structs.replace(request, **terms)
+    if not terms:
+        return request
+    return msgspec.structs.replace(request, terms=CreditTerms(**terms))
 
 
 def sweep() -> CardRequest:
@@ -238,9 +243,38 @@ def test_the_programme_gives_what_a_sponsor_pays(origin: Origin) -> None:
 @pytest.mark.parametrize("cashable", [False, True])
 def test_a_refund_comes_from_the_merchant(cashable: bool) -> None:
     chain = make_chain(available_minor=0, policy=Policy(refund_cashable=cashable))
-    assert chain.send(load(400, origin=Origin.REFUND)).response is Response.APPROVED
+    assert chain.send(load(400, **REFUND)).response is Response.APPROVED
     assert chain.card_state.ecash.lots[0].cashable is cashable
     assert account_minor(chain.journal, AccountKind.MERCHANT, PROGRAMME.merchant_id) == -400
+
+
+def test_a_refund_keeps_its_order_and_is_given_once() -> None:
+    chain = make_chain(available_minor=0, policy=POLICY)
+    request = load(400, **REFUND)
+    first = chain.send(request)
+    assert chain.send(again(request)).transaction_id == first.transaction_id
+    assert chain.available_minor == 400
+    assert [link.order_reference for link in chain.journal] == ["A-17"]
+
+
+@pytest.mark.parametrize(
+    ("terms", "said", "is_cashable"),
+    [
+        ({}, None, True),
+        ({}, False, False),
+        (REFUND, None, True),
+        (REFUND, False, False),
+        (PROMO, None, False),
+        (PROMO, False, False),
+    ],
+)
+def test_a_credit_may_be_less_cashable_than_its_origin(
+    terms: dict[str, Any], said: bool | None, is_cashable: bool
+) -> None:
+    policy = Policy(sponsors=frozenset({SPONSOR}), refund_cashable=True)
+    chain = make_chain(available_minor=0, policy=policy)
+    chain.send(load(400, **terms, cashable=said))
+    assert chain.card_state.ecash.lots[0].cashable is is_cashable
 
 
 @pytest.mark.parametrize(
@@ -251,6 +285,10 @@ def test_a_refund_comes_from_the_merchant(cashable: bool) -> None:
         (TILL, {"last_day": TODAY + 1}, Response.NOT_PERMITTED_TO_TERMINAL, Rule.PERMISSION),
         (PROGRAMME, {"origin": Origin.PROMO}, Response.INVALID_TRANSACTION, Rule.SPONSOR),
         (PROGRAMME, PROMO | {"sponsor_id": 8}, Response.INVALID_TRANSACTION, Rule.SPONSOR),
+        (TILL, {"cashable": True}, Response.NOT_PERMITTED_TO_TERMINAL, Rule.PERMISSION),
+        (PROGRAMME, PROMO | {"cashable": True}, Response.INVALID_TRANSACTION, Rule.CASHABLE),
+        (PROGRAMME, REFUND | {"cashable": True}, Response.INVALID_TRANSACTION, Rule.CASHABLE),
+        (PROGRAMME, {"origin": Origin.REFUND}, Response.INVALID_TRANSACTION, Rule.ORDER),
         (PROGRAMME, {"sponsor_id": SPONSOR}, Response.INVALID_TRANSACTION, Rule.SPONSOR),
         (PROGRAMME, PROMO | {"last_day": TODAY - 1}, Response.INVALID_TRANSACTION, Rule.LAST_DAY),
         (
@@ -368,8 +406,14 @@ def test_a_card_that_is_not_active_pays_nothing() -> None:
 # Limits
 
 
+def counted(chain: Chain) -> tuple[int, int]:
+    totals = chain.card_state.spent
+    assert totals is not None
+    return totals.of(Purse.ECASH)
+
+
 def limited(**limits: int) -> Chain:
-    return make_chain(policy=Policy(limits=Limits(**limits)))
+    return make_chain(policy=Policy(limits={0: Limits(**limits)}))
 
 
 @pytest.mark.parametrize("operation", [Operation.REDEEM, Operation.HOLD, Operation.CASH_OUT])
@@ -414,11 +458,9 @@ def test_a_reversal_of_the_same_day_gives_back() -> None:
     sale = make_request(Operation.REDEEM, 400)
     chain.send(sale)
     chain.send(make_reversal(sale, final_minor=100))
-    counted = chain.card_state.ecash
-    assert (counted.day_minor, counted.day_count) == (100, 1)
+    assert counted(chain) == (100, 1)
     chain.send(make_reversal(sale))
-    counted = chain.card_state.ecash
-    assert (counted.day_minor, counted.day_count) == (0, 0)
+    assert counted(chain) == (0, 0)
 
 
 def test_a_reversal_of_yesterdays_sale_gives_nothing_back() -> None:
@@ -428,7 +470,7 @@ def test_a_reversal_of_yesterdays_sale_gives_nothing_back() -> None:
     chain.now_s += DAY_S
     chain.send(make_request(Operation.REDEEM, 450))
     chain.send(make_reversal(sale))
-    assert chain.card_state.ecash.day_minor == 450
+    assert counted(chain) == (450, 1)
 
 
 def test_a_completion_gives_back_what_its_hold_did_not_need() -> None:
@@ -436,8 +478,7 @@ def test_a_completion_gives_back_what_its_hold_did_not_need() -> None:
     hold = make_request(Operation.HOLD, 900)
     chain.send(hold)
     chain.send(make_advice(200, hold=hold))
-    counted = chain.card_state.ecash
-    assert (counted.day_minor, counted.day_count) == (200, 1)
+    assert counted(chain) == (200, 1)
 
 
 def test_an_offline_sale_counts_and_is_not_refused() -> None:
@@ -454,6 +495,47 @@ def test_a_return_gives_nothing_back() -> None:
     assert chain.send(make_request(Operation.REDEEM, 101)).rule is Rule.DAY_LIMIT
 
 
+def test_a_card_may_have_limits_of_its_own() -> None:
+    policy = Policy(limits={0: Limits(transaction_minor=500), 2: Limits(transaction_minor=900)})
+    for limit_class, most_minor in ((0, 500), (1, 500), (2, 900)):
+        facts = msgspec.structs.replace(make_facts(), limit_class=limit_class)
+        chain = Chain(make_state(), facts, policy=policy)
+        answer = chain.send(make_request(Operation.REDEEM, most_minor + 1))
+        assert answer.rule is Rule.TRANSACTION_LIMIT
+        assert chain.send(make_request(Operation.REDEEM, most_minor)).response is Response.APPROVED
+
+
+def test_nothing_is_counted_where_no_day_is_limited() -> None:
+    chain = limited(day_minor=500)
+    sale = make_request(Operation.REDEEM, 400)
+    chain.send(sale)
+    first = chain.card_state
+    assert counted(chain) == (400, 1)
+    chain.policy = Policy(limits={0: Limits(transaction_minor=1_000)})
+    chain.send(make_request(Operation.REDEEM, 400))
+    assert chain.card_state.spent is None
+    chain.policy = Policy(limits={0: Limits(day_minor=500)})
+    chain.send(make_reversal(sale))  # it was counted before the count began anew
+    assert counted(chain) == (0, 0)
+    chain.send(make_request(Operation.REDEEM, 500))
+    assert chain.send(make_request(Operation.REDEEM, 1)).rule is Rule.DAY_LIMIT
+    assert first.spent is not None
+
+
+@pytest.mark.parametrize(
+    ("limits", "most_minor"),
+    [({"return_minor": 300, "transaction_minor": 900}, 300), ({"transaction_minor": 900}, 900)],
+)
+def test_a_return_that_names_no_sale_is_limited(limits: dict[str, int], most_minor: int) -> None:
+    chain = limited(**limits)
+    request = make_request(Operation.RETURN, most_minor + 1, terminal=SERVICE_DESK)
+    answer = chain.send(request)
+    assert (answer.response, answer.rule) == (Response.OVER_AMOUNT_LIMIT, Rule.RETURN_LIMIT)
+    request = make_request(Operation.RETURN, most_minor, terminal=SERVICE_DESK)
+    assert chain.send(request).response is Response.APPROVED
+    assert not chain.card_state.ecash.lots[-1].cashable
+
+
 def test_the_balance_is_limited_and_points_are_not() -> None:
     chain = limited(balance_minor=10_500, transaction_minor=10)
     answer = chain.send(load(501, TILL))
@@ -466,46 +548,11 @@ def test_the_balance_is_limited_and_points_are_not() -> None:
 
 
 def test_a_partial_approval_is_judged_by_what_it_approves() -> None:
-    chain = make_chain(available_minor=300, policy=Policy(limits=Limits(transaction_minor=300)))
+    chain = make_chain(
+        available_minor=300, policy=Policy(limits={0: Limits(transaction_minor=300)})
+    )
     answer = chain.send(make_request(Operation.REDEEM, 900, partial_allowed=True))
     assert (answer.response, answer.amount_minor) == (Response.PARTIAL, 300)
-
-
-# The thaw
-
-
-def frozen() -> Chain:
-    chain = make_chain(available_minor=100, policy=POLICY)
-    chain.send(make_advice(500))
-    assert chain.status is CardStatus.FROZEN
-    return chain
-
-
-def test_the_programme_thaws_a_card() -> None:
-    chain = frozen()
-    thaw = make_request(Operation.UNBLOCK, terminal=PROGRAMME)
-    assert chain.send(thaw).response is Response.APPROVED
-    assert chain.status is CardStatus.ACTIVE
-    assert account_minor(chain.journal, AccountKind.SHORTFALL, TILL.merchant_id) == -400
-    chain.send(load(1_000, TILL))
-    assert chain.available_minor == 1_000
-    assert account_minor(chain.journal, AccountKind.SHORTFALL, TILL.merchant_id) == -400
-
-
-@pytest.mark.parametrize("terminal", [TILL, NETWORK])
-def test_nobody_else_thaws_it(terminal: Terminal) -> None:
-    chain = frozen()
-    answer = chain.send(make_request(Operation.UNBLOCK, terminal=terminal))
-    assert (answer.response, answer.rule) == (Response.RESTRICTED, Rule.STATUS)
-    assert chain.status is CardStatus.FROZEN
-
-
-def test_an_undone_thaw_freezes_it_again() -> None:
-    chain = frozen()
-    thaw = make_request(Operation.UNBLOCK, terminal=PROGRAMME)
-    chain.send(thaw)
-    chain.send(make_reversal(thaw))
-    assert chain.status is CardStatus.FROZEN
 
 
 # Policies, replay
@@ -576,20 +623,24 @@ def test_replay_finds_an_heir_of_another_kind() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("day_minor", 59), ("day_count", 2), ("day_minor", 0)],
+    [
+        *(("ecash_minor", 59), ("ecash_count", 2), ("ecash_minor", 0), ("voucher_minor", 1)),
+        ("from_version", 1),
+    ],
 )
 def test_replay_finds_a_day_that_was_counted_wrongly(field: str, value: int) -> None:
-    chain = chain_of(0)
+    chain = limited(day_minor=500)
     first = chain.card_state
     chain.send(make_request(Operation.REDEEM, 60))
     state = chain.card_state
-    setattr(state.ecash, field, value)
+    replayed(chain, first)
+    setattr(state.spent, field, value)
     chain.journal[0] = changed(chain.journal[0], state=state)
-    with pytest.raises(ReplayFault, match="spent today"):
+    with pytest.raises(ReplayFault, match=r"spent today|day begins"):
         replayed(chain, first)
 
 
-@pytest.mark.parametrize("field", ["fee_month", "last_active_day", "day_from_version"])
+@pytest.mark.parametrize("field", ["fee_month", "last_active_day"])
 def test_replay_finds_what_a_refusal_moved_on(field: str) -> None:
     chain = chain_of(0)
     first = chain.card_state
@@ -604,7 +655,7 @@ def test_replay_finds_what_a_refusal_moved_on(field: str) -> None:
 @pytest.mark.parametrize(("amount_minor", "left"), [(600, 150), (6_000, 250)])
 def test_a_reversal_gives_back_no_more_than_the_card_had_paid(amount_minor: int, left: int) -> None:
     """What stands in suspense or shortfall was never counted."""
-    chain = make_chain(available_minor=350, policy=Policy(limits=Limits(day_minor=1_000)))
+    chain = make_chain(available_minor=350, policy=Policy(limits={0: Limits(day_minor=1_000)}))
     first = chain.card_state
     chain.send(make_request(Operation.REDEEM, 150))
     if amount_minor > 1_000:
@@ -612,30 +663,14 @@ def test_a_reversal_gives_back_no_more_than_the_card_had_paid(amount_minor: int,
     advice = make_advice(amount_minor)
     chain.send(advice)
     chain.send(make_reversal(advice))
-    counted = chain.card_state.ecash
-    assert (counted.day_minor, counted.day_count) == (left, left // 100)
+    assert counted(chain) == (left, left // 100)
     replayed(chain, first)
-
-
-def test_a_thawed_card_is_what_it_was_before_the_freeze() -> None:
-    """Here it had not been active: its activation was undone before a load of it was."""
-    chain = make_chain(CardStatus.ISSUED, 0, policy=POLICY)
-    activation, later = make_request(Operation.ACTIVATE, 100), load(100, TILL)
-    hold = make_request(Operation.HOLD, 100)
-    for request in (activation, later, hold, make_reversal(activation)):
-        chain.send(request)
-    assert chain.status is CardStatus.ISSUED
-    chain.send(make_advice(100, hold=hold))
-    chain.send(make_reversal(later))
-    assert chain.status is CardStatus.FROZEN
-    chain.send(make_request(Operation.UNBLOCK, terminal=PROGRAMME))
-    assert chain.status is CardStatus.ISSUED
 
 
 def test_an_activation_with_promotional_value_is_undone_wholly() -> None:
     chain = make_chain(CardStatus.ISSUED, 0, policy=POLICY)
     activation = make_request(Operation.ACTIVATE, 100, terminal=PROGRAMME)
-    activation = msgspec.structs.replace(activation, **PROMO)
+    activation = msgspec.structs.replace(activation, terms=CreditTerms(**PROMO))
     chain.send(activation)
     assert chain.status is CardStatus.ACTIVE
     chain.send(make_reversal(activation))

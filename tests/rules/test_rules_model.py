@@ -44,7 +44,7 @@ class CardMachine(RuleBasedStateMachine):
     @rule(
         amount_minor=AMOUNTS,
         withhold=st.booleans(),
-        kind=st.integers(0, 10),
+        kind=st.integers(0, len(KINDS) - 1),
         terminal=st.sampled_from((0, 5, 5)),
     )
     def load(self, amount_minor: int, withhold: bool, kind: int, terminal: int) -> None:

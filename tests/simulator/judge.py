@@ -461,6 +461,6 @@ def _opened(row: dict[str, Any]) -> dict[str, Any]:
         "kinds": [(abs(amount), *kind) for _, amount, *kind in moves],
         "lots": [move[0] for move in moves],
         "undoes": row["undoes"],
-        "other": more[-2:],
+        "other": more[1:3],
         "state": msgspec.msgpack.decode(state),
     }

@@ -172,6 +172,7 @@ class World:
         ]
         total = sum(lot.available_minor for lot in made)
         state.ecash, state.lots_made = PurseState(total, 0, made), len(made)
+        state.ends_from = state.first_end()
         self.database.issue(
             card_id, bytes(12), workers.encode(state), ecash_available=total, status=3
         )

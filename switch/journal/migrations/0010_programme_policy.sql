@@ -14,11 +14,20 @@ alter table programme
     add column refund_cashable boolean not null default false,
     add column dormancy_months smallint not null default 0 check (dormancy_months >= 0),
     add column dormancy_fee_minor bigint not null default 0 check (dormancy_fee_minor >= 0),
-    add column dormancy_spares_promo boolean not null default true,
-    add column transaction_max_minor bigint not null default 0 check (transaction_max_minor >= 0),
-    add column day_max_minor bigint not null default 0 check (day_max_minor >= 0),
-    add column day_count_max int not null default 0 check (day_count_max >= 0),
-    add column balance_max_minor bigint not null default 0 check (balance_max_minor >= 0);
+    add column dormancy_spares_promo boolean not null default true;
+
+-- What a card may do, by class: class 0 is that of every card whose own class has no row. 0: no limit.
+create table card_limit (
+    programme_id int not null references programme,
+    limit_class smallint not null check (limit_class >= 0),
+    transaction_max_minor bigint not null default 0 check (transaction_max_minor >= 0),
+    return_max_minor bigint not null default 0 check (return_max_minor >= 0),  -- naming no sale
+    day_max_minor bigint not null default 0 check (day_max_minor >= 0),
+    day_count_max int not null default 0 check (day_count_max >= 0),
+    balance_max_minor bigint not null default 0 check (balance_max_minor >= 0),
+    primary key (programme_id, limit_class)
+);
+alter table card add column limit_class smallint not null default 0 check (limit_class >= 0);
 
 -- Who gives promotional value: the account promo:<sponsor_id>.
 create table sponsor (
@@ -29,10 +38,6 @@ create table sponsor (
 );
 
 alter table terminal add column programme boolean not null default false;
-
--- Who has cleared an open item; a rebuild keeps it.
-alter table open_item add column cleared_by text not null default '';
-alter table missing_item add column cleared_by text not null default '';
 
 -- What time will do to a card: a projection, by which the sweeper finds its work.
 create table card_life (
@@ -48,5 +53,5 @@ create index card_life_due on card_life (due_day) where due_day > 0;
 create index card_life_idle on card_life (programme_id, last_active_day)
     where last_active_day > 0 and ecash_minor > 0;
 
-grant select on sponsor, card_life to cardswitch_app;
+grant select on sponsor, card_limit, card_life to cardswitch_app;
 grant insert, update on card_life to cardswitch_app;
