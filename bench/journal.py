@@ -38,10 +38,10 @@ from switch.journal.bridge import Connection, bridge
 from switch.journal.migrate import migrate
 from switch.journal.rows import CARD_COLUMNS, LINK_COLUMNS, POSTING_COLUMNS
 from switch.keys import MasterKey
+from switch.progress import Progress
 from switch.projections.projector import step
 from switch.projections.reading import READER_SETTINGS
 from switch.projections.sealing import Sealer
-from switch.verify.report import Progress
 
 __all__ = ["main"]
 
