@@ -64,7 +64,17 @@ FOREIGN: Mapping[str, frozenset[str]] = {
     # measured against: a naive switch's asyncpg, redis and bridge, and the fast path's peers
     "bench": frozenset(
         {
-            *("asyncpg", "gevent", "hiredis", "locust", "msgspec", "psutil", "redis", "trio"),
+            *(
+                "asyncpg",
+                "gevent",
+                "hiredis",
+                "locust",
+                "matplotlib",
+                "msgspec",
+                "psutil",
+                "redis",
+                "trio",
+            ),
             *("cryptography", "iso8583", "psec", "trio_asyncio"),
         }
     ),
