@@ -11,7 +11,7 @@ setup: $(VENV)/.built
 # The compiled modules are built in place; a change of any source builds them anew.
 $(VENV)/.built: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,yaml,load,test,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,yaml,load,plots,test,dev]'
 	touch $@
 
 run: setup

@@ -29,6 +29,7 @@ setup(
             module("framing"),
             module("codec"),
             module("mac", "des.c", "aes.c"),
+            module("token_entries"),
             module("tokens", "aes.c"),
             module("directory"),
             module("batch"),

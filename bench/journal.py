@@ -6,10 +6,7 @@ The links are what the rules decided (`bench.journal_life`), written set-wise by
 projector reads them afterwards: rows, links, postings, projections and digests agree, so `verify`,
 `rebuild` and `archive` find nothing amiss. `--serve` keeps the server up and prints its URL.
 
-`--thin` writes tens of millions of links that only need to be well-formed: right in length, types
-and indexes, each card's versions without a gap. They show how tables, indexes, look-ups and
-partitions grow. They prove nothing about money: their bodies are those of one real link, nothing
-adds up, there are no card rows' states, no digests, and `verify` rightly finds them broken.
+`--thin` writes tens of millions of links that prove nothing about money (`bench.thin`).
 """
 
 from __future__ import annotations
@@ -32,47 +29,24 @@ import msgspec
 import trio
 
 from bench.journal_life import BATCH_LINKS, CURRENCY, EMPTY_STATE, MERCHANTS, Life, batch_id_of
+from bench.thin import make_months, write_thin_links
 from rules.cards import CardState
 from switch.embedded.stores import EmbeddedStores
 from switch.journal.bridge import Connection, bridge
 from switch.journal.migrate import migrate
 from switch.journal.rows import CARD_COLUMNS, LINK_COLUMNS, POSTING_COLUMNS
 from switch.keys import MasterKey
+from switch.progress import Progress
 from switch.projections.projector import step
 from switch.projections.reading import READER_SETTINGS
 from switch.projections.sealing import Sealer
-from switch.verify.report import Progress
 
 __all__ = ["main"]
 
 _COPY_ROWS = 20_000
-_MONTHS = """
-do $$ declare lower_bound date; parent text; begin
-    for lower_bound in select generate_series({first}::date, now()::date, interval '1 month') loop
-        foreach parent in array array['link', 'posting', 'refusal'] loop
-            execute format('create table if not exists %I partition of %I for values from (%L)'
-                ' to (%L)', parent || to_char(lower_bound, '_YYYY_MM'), parent, lower_bound,
-                (lower_bound + interval '1 month')::date);
-        end loop;
-    end loop;
-end $$
-"""
 # Transaction numbers are taken by transactions that do nothing, and given to the batches.
 _TAKE_XIDS = """
 do $$ begin for i in 1 .. {count} loop perform pg_current_xact_id(); commit; end loop; end $$
-"""
-_THIN = """
-insert into link (month, batch_id, n, card_id, version, prev_batch_id, request_key, operation,
-                  response, tx, purse, amount_minor, available_after, held_after, terminal_id,
-                  merchant_id, posted_at, body)
-select date_trunc('month', at)::date, batch_id, n, card_id, version, 0,
-       int4send(extract(epoch from at)::int) || substr(sha256(int8send(i)), 1, 12), 6, 0,
-       lpad(upper(to_hex(i)), 12, '0'), 60, 0, 1000, 0, 1, 1, at, $6
-from (
-    select i, (1::bigint << 40) + i / {batch} as batch_id, (i % {batch})::int + 1 as n,
-           i * 7919 % $3 + 1 as card_id, (i / $3)::int + 1 as version,
-           $4::timestamptz + ($5::timestamptz - $4) * (i::float8 / $7) as at
-    from generate_series($1::bigint, $2::bigint - 1) as i) as made
 """
 
 
@@ -80,7 +54,7 @@ async def _prepare(url: str, arguments: argparse.Namespace, begin: datetime.date
     async with bridge():
         connection = await Connection.open(url, timeout_s=10)
         await migrate(connection)
-        await connection.script(_MONTHS.format(first=f"'{begin:%Y-%m-01}'"))
+        await connection.script(make_months(begin))
         await connection.copy(
             "programme", ("programme_id", "name", "currency"), [(1, "Made", CURRENCY)]
         )
@@ -212,18 +186,11 @@ def _write_thin(
     """Well-formed links that prove nothing, made by Postgres itself; the seconds it took."""
 
     async def write() -> None:
-        life = Life(range(1, 2), arguments.seed)
-        body = life.batch(1, begin, 1).links[0][-1]
+        links = range(arguments.links)
+        await write_thin_links(
+            url, links, arguments.cards, begin, progress, all_links=arguments.links
+        )
         connection = await asyncpg.connect(url)
-        await connection.execute("set synchronous_commit = off")
-        now = datetime.datetime.now(datetime.UTC)
-        text = _THIN.format(batch=BATCH_LINKS)
-        per_statement = 200_000
-        for first in range(0, arguments.links, per_statement):
-            last = min(first + per_statement, arguments.links)
-            values = (first, last, arguments.cards, begin, now, body, float(arguments.links))
-            await connection.execute(text, *values)
-            progress.tell("thin links written", last, arguments.links)
         await connection.execute(
             "insert into card_state select card_id, 0, 0, 1, 0, 0, 0, 0, 0, 0, $1, '' from card",
             EMPTY_STATE,

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 __all__ = ["compiled_modules"]
 
 _COMPILED = (
-    *("framing", "codec", "mac", "tokens"),
+    *("framing", "codec", "mac"),
+    *("token_entries", "tokens"),
     *("directory", "batch", "reader", "replies"),
     "pgwire",
 )

@@ -8,7 +8,6 @@ a new generation is built beside it and renamed into place. See `csrc/token_slot
 
 import mmap
 import os
-import struct
 
 cimport cython
 
@@ -19,8 +18,12 @@ from cpython.bytes cimport (
     PyBytes_GET_SIZE,
 )
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, qsort, realloc
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+
+from fastpath.token_entries cimport TokenEntries, check_entry
+
+from fastpath.token_entries import LAYOUT, MAGIC, VERSION
 
 __all__ = ["TokenKey", "TokenTable"]
 
@@ -45,19 +48,11 @@ cdef extern from "aes.h" nogil:
     void aes_cmac_schedule(aes_cmac_key *key, const uint8_t *data, size_t length)
 
 cdef extern from "token_slots.h" nogil:
-    ctypedef struct slot_sum:
-        pass
     const uint8_t *slot_digest(const token_slot *slot)
-    int slot_order(const void *one, const void *other)
-    uint64_t slot_home(const uint8_t *digest, uint64_t capacity)
     uint32_t slot_id(const token_slot *slot)
-    void slot_fill(token_slot *slot, const uint8_t *digest, uint32_t card_id)
     void slot_prefetch(const token_slot *slots, uint64_t capacity, const uint8_t *digest)
     uint32_t slot_find(
         const token_slot *slots, uint64_t capacity, uint64_t total, const uint8_t *digest)
-    slot_sum slot_sum_start(uint64_t capacity, uint64_t count)
-    void slot_sum_add(slot_sum *total, const token_slot *slot)
-    uint64_t slot_sum_end(const slot_sum *total)
     token_additions *additions_new()
     void additions_free(token_additions *additions)
     uint64_t additions_count(const token_additions *additions)
@@ -76,12 +71,7 @@ cdef enum:
     DIGITS_MIN = 12
     DIGITS_MAX = 19
     GROUP = 16  # look-ups whose cache misses overlap
-    CHUNK_SLOTS = 65536
 
-# Magic, version, slot length, entries, capacity, slots in the file, checksum, zeros.
-_HEADER = struct.Struct("<8sIIQQQQ16x")
-_MAGIC = b"CSTOKENS"
-_VERSION = 1
 _SLOTS_MAX = 1 << 33
 
 aes_startup()
@@ -158,101 +148,6 @@ cdef class TokenKey:
         return PyBytes_FromStringAndSize(<char *>block, DIGEST)
 
 
-cdef class _Entries:
-    """Entries on their way into a table: collected, then sorted."""
-
-    cdef token_slot *slots
-    cdef size_t count
-    cdef size_t room
-
-    def __dealloc__(self):
-        free(self.slots)
-
-    cdef int append(self, object digest, object card_id) except -1:
-        cdef token_slot *grown
-        check_entry(digest, card_id)
-        if self.count == self.room:
-            self.room = self.room * 2 if self.room else 1024
-            grown = <token_slot *>realloc(self.slots, self.room * SLOT)
-            if grown is NULL:
-                raise MemoryError
-            self.slots = grown
-        slot_fill(
-            &self.slots[self.count], <const uint8_t *>PyBytes_AS_STRING(digest), card_id)
-        self.count += 1
-        return 0
-
-    cdef int sort(self) except -1:
-        cdef size_t i
-        cdef bint twice = False
-        if self.count == 0:
-            return 0
-        with nogil:
-            qsort(self.slots, self.count, SLOT, slot_order)
-            for i in range(1, self.count):
-                twice |= slot_order(&self.slots[i - 1], &self.slots[i]) == 0
-        if twice:
-            raise ValueError("a digest is there twice")
-        return 0
-
-
-cdef int check_entry(object digest, object card_id) except -1:
-    if not PyBytes_Check(digest) or PyBytes_GET_SIZE(digest) != DIGEST:
-        raise ValueError("a digest has 12 bytes")
-    if not isinstance(card_id, int) or not 1 <= card_id <= 0xFFFFFFFF:
-        raise ValueError("a card id is 1 to 2**32 - 1")
-    return 0
-
-
-cdef write_table(stream, _Entries entries):
-    """Header and slots; the header goes in last, so that half a file is never a table."""
-    cdef uint64_t capacity = entries.count * 20 // 17 + 1  # load 0.85
-    cdef uint64_t place, next_place = 0, chunk_start = 0
-    cdef size_t i
-    cdef slot_sum checksum = slot_sum_start(capacity, entries.count)
-    cdef token_slot *chunk = <token_slot *>malloc(CHUNK_SLOTS * SLOT)
-    if chunk is NULL:
-        raise MemoryError
-    memset(chunk, 0, CHUNK_SLOTS * SLOT)
-    try:
-        stream.write(bytes(HEADER))
-        for i in range(entries.count):
-            place = slot_home(slot_digest(&entries.slots[i]), capacity)
-            if place < next_place:
-                place = next_place
-            while place >= chunk_start + CHUNK_SLOTS:
-                write_chunk(stream, chunk, CHUNK_SLOTS, &checksum)
-                chunk_start += CHUNK_SLOTS
-            chunk[place - chunk_start] = entries.slots[i]
-            next_place = place + 1
-        total = max(next_place, capacity) + 1
-        while chunk_start < total:
-            place = min(total - chunk_start, CHUNK_SLOTS)
-            write_chunk(stream, chunk, place, &checksum)
-            chunk_start += place
-    finally:
-        free(chunk)
-    stream.seek(0)
-    stream.write(_HEADER.pack(
-        _MAGIC, _VERSION, SLOT, entries.count, capacity, total, slot_sum_end(&checksum)))
-
-
-cdef write_chunk(stream, token_slot *chunk, size_t slots, slot_sum *checksum):
-    cdef size_t i
-    for i in range(slots):
-        slot_sum_add(checksum, &chunk[i])
-    stream.write(PyBytes_FromStringAndSize(<char *>chunk, slots * SLOT))
-    memset(chunk, 0, CHUNK_SLOTS * SLOT)
-
-
-cdef sync_directory(path):
-    descriptor = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @cython.final
 cdef class TokenTable:
     """A table from digests to card ids, mapped read-only; made by `build`, used after `open`.
@@ -275,30 +170,11 @@ cdef class TokenTable:
 
     @staticmethod
     def build(path, entries):
-        """Writes a table of (digest, card id) pairs, which may be any iterable, to `path`.
-
-        Digests have 12 bytes, ids are 1 to 2**32 - 1, no digest comes twice: else ValueError. The
-        file is complete and on disk before it takes its name; until then, and after any error,
-        what was at `path` stays. The same entries give the same bytes, whatever their order.
-        """
-        cdef _Entries collected = _Entries()
+        """Writes a table of (digest, card id) pairs, any iterable, as `TokenEntries.write` does."""
+        cdef TokenEntries collected = TokenEntries()
         for digest, card_id in entries:
-            collected.append(digest, card_id)
-        collected.sort()
-        path = os.fspath(path)
-        temporary = path + (b".tmp" if isinstance(path, bytes) else ".tmp")
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        try:
-            with os.fdopen(os.open(temporary, flags, 0o600), "wb") as stream:
-                write_table(stream, collected)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
-        sync_directory(path)
+            collected.add(digest, card_id)
+        collected.write(path)
 
     @staticmethod
     def open(path, TokenKey key not None, *, bint check=True, TokenTable after=None):
@@ -320,10 +196,10 @@ cdef class TokenTable:
             mapped = mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
         finally:
             os.close(descriptor)
-        magic, version, slot_length, count, capacity, total, checksum = _HEADER.unpack_from(mapped)
-        if magic != _MAGIC:
+        magic, version, slot_length, count, capacity, total, checksum = LAYOUT.unpack_from(mapped)
+        if magic != MAGIC:
             raise ValueError("not a token table")
-        if version != _VERSION or slot_length != SLOT:
+        if version != VERSION or slot_length != SLOT:
             raise ValueError("a token table of another version")
         if not (count < total <= _SLOTS_MAX and 1 <= capacity < total):
             raise ValueError("a token table with a damaged header")

@@ -9,25 +9,31 @@ import concurrent.futures
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import trio
 
-from fastpath.tokens import TokenTable
+from fastpath.token_entries import TokenEntries
 from switch import demo, demo_database
 from switch.config import Settings, load_settings
 from switch.journal.bridge import STORE_ERRORS, Connection, bridge
 from switch.journal.migrate import MigrationChanged, migrate
 from switch.journal.witness import DIRECTORY, missing_batch
 from switch.keys import MASTER_KEY_VARIABLE, MasterKey, MasterKeyError
+from switch.progress import Progress
 from switch.supervisor import CannotPrepare
 
-__all__ = ["Preparation", "load_master_key", "load_saved_settings"]
+__all__ = ["Preparation", "build_token_table", "load_master_key", "load_saved_settings"]
 
 _CARDS_PER_READ = 50_000
+_MANY_CARDS = 1_000_000
+# As `TokenEntries.add_packed` takes them. Chains of suspense have ids below zero and no number.
+_TOKENS = """
+select max(card_id) as last, string_agg(digest || int4send(card_id::int), ''::bytea) as packed
+from (select card_id, digest from card where card_id > $1 order by card_id limit $2) as page
+"""
 _FAULTS_OF_THE_INSTALLATION: tuple[type[Exception], ...] = (
     CannotPrepare,
     MasterKeyError,
@@ -76,7 +82,7 @@ class Preparation:
                 raise CannotPrepare(
                     "the database holds no programme: give it one, or start with --demo"
                 )
-            await _build_token_table(connection, data_dir / "tokens.tab")
+            await build_token_table(connection, data_dir / "tokens.tab")
         return programme
 
 
@@ -118,25 +124,22 @@ async def _set_app_password(connection: Connection, data_dir: Path) -> None:
     await connection.script(f"alter role cardswitch_app password '{password}'")
 
 
-async def _build_token_table(connection: Connection, path: Path) -> None:
-    rows: list[Any] = []
+async def build_token_table(
+    connection: Connection, path: Path, *, cards_per_read: int = _CARDS_PER_READ
+) -> None:
+    """All cards, page by page; whoever waits for millions of them sees how far it is."""
+    entries, progress = TokenEntries(), Progress()
     last = 0
     while True:
-        part = await connection.rows(
-            "select card_id, digest from card where card_id > $1 order by card_id limit $2",
-            last,
-            _CARDS_PER_READ,
-        )
-        if not part:
+        page = (await connection.rows(_TOKENS, last, cards_per_read))[0]
+        if page["last"] is None:
             break
-        rows += part
-        last = part[-1]["card_id"]
-
-    def entries() -> Iterator[tuple[bytes, int]]:
-        for row in rows:
-            yield row["digest"], row["card_id"]
-
-    await trio.to_thread.run_sync(TokenTable.build, path, entries())
+        entries.add_packed(page["packed"])
+        last = page["last"]
+        if len(entries) >= _MANY_CARDS:
+            progress.tell("token table: cards read", len(entries))
+    await trio.to_thread.run_sync(entries.write, path)
+    progress.clear()
 
 
 def load_master_key(settings: Settings, data_dir: Path, *, create: bool = False) -> MasterKey:

@@ -24,11 +24,11 @@ from switch.data_access import CannotRun, database_url, master_key, on_database,
 from switch.journal.bridge import STORE_ERRORS, Connection
 from switch.keys import MasterKeyError
 from switch.prepare import load_saved_settings
+from switch.progress import Progress
 from switch.projections.checkpoints import SIGNING_KEY_FILE
 from switch.projections.effects import ProjectionFault
 from switch.projections.sealing import Sealer
 from switch.signing import SigningKey, SigningKeyError
-from switch.verify.report import Progress
 
 __all__ = ["archive", "run_archive"]
 

@@ -20,11 +20,11 @@ import trio
 from switch.archive.files import ARCHIVE_DIRECTORY, ArchiveBroken, all_entries, read_manifests
 from switch.data_access import CannotRun, database_url, on_database, say
 from switch.journal.bridge import STORE_ERRORS, Connection
+from switch.progress import Progress
 from switch.projections.effects import ProjectionFault, fold
 from switch.projections.projector import JournalBehind, programmes_of, step
 from switch.projections.reading import READER_SETTINGS, START, Entry, Position, position_of
 from switch.projections.writing import TABLES, write_effects
-from switch.verify.report import Progress
 
 __all__ = ["Comparison", "rebuild", "run_rebuild"]
 

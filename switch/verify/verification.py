@@ -11,12 +11,13 @@ import trio
 
 from switch.archive.files import Manifest
 from switch.journal.bridge import Connection
+from switch.progress import Progress
 from switch.projections.checkpoints import Checkpoint
 from switch.projections.sealing import Block, Sealer
 from switch.verify import archives, chains, digests, rows
 from switch.verify.digests import Foreign, foreign_of
 from switch.verify.parts import BY_CARD, PartFailed, open_snapshot, ranges_of, replay_in_parts
-from switch.verify.report import Finding, Progress, Report
+from switch.verify.report import Finding, Report
 from switch.verify.sql import CHECKS, PASSES
 
 __all__ = ["CHECKPOINTS", "SAMPLE_CARDS", "PartFailed", "verify"]

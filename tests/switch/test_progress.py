@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from switch.verify.report import Progress
+from switch.progress import Progress
 
 
 class Terminal(io.StringIO):
