@@ -48,10 +48,6 @@ def decide(
     prior = card.find(request.key)
     if prior is not None:
         return _repeated(request, card, prior)
-    if request.operation is Operation.REVERSAL and (
-        request.original_key in card.keys_elsewhere and card.find(request.original_key) is None
-    ):
-        return _differs(request)
     if request.operation in _MOVES_NOTHING:
         return _decide(request, card, moment, policy, other)
     if card.state.ends_from:
@@ -87,6 +83,8 @@ def _decide(
 ) -> Answer:
     """What is no repeat, with nothing on the card that is past its last day."""
     if request.operation is Operation.REVERSAL:
+        if request.original_key in card.keys_elsewhere and card.find(request.original_key) is None:
+            return _differs(request)
         return reverse(request, card, moment, policy, other)
     if request.operation is Operation.OUTCOME:
         return tell_outcome(request, card, moment, policy)

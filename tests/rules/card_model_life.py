@@ -67,10 +67,7 @@ class LifeModel:
 
     def ages(self, message: Message) -> bool:
         """Whether what is due ends before this message is answered."""
-        if message["name"] in self.known or message["op"] in ("balance", "outcome"):
-            return False
-        unknown = message.get("of") not in self.known
-        return not (message["op"] == "reversal" and unknown and message["of"] in self.elsewhere)
+        return message["name"] not in self.known and message["op"] not in ("balance", "outcome")
 
     def shown(self, purse: int) -> int:
         """What an enquiry shows as available."""

@@ -22,6 +22,7 @@ from builders import (
     make_reversal,
     make_state,
 )
+from transfer_world import World, make_transfer
 
 from rules.cards import CardState, CardStatus
 from rules.expiry import SWITCH
@@ -221,6 +222,51 @@ def test_a_load_that_has_expired_counts_as_spent() -> None:
     answer = chain.send(make_reversal(request))
     assert answer.reversal_state is ReversalState.PARTIAL
     assert account_minor(chain.journal, AccountKind.SHORTFALL, TILL.merchant_id) == -500
+
+
+@pytest.mark.parametrize("how", ["load", "reversal"])
+def test_a_lot_that_comes_to_a_card_without_ends_is_looked_for(how: str) -> None:
+    chain = make_chain(policy=POLICY)
+    assert chain.card_state.ends_from == 0
+    request = load(400, last_day=TODAY)
+    chain.send(request)
+    if how == "reversal":
+        sale = make_request(Operation.REDEEM, 400)
+        chain.send(sale)
+        chain.send(make_reversal(sale))
+    chain.now_s += DAY_S
+    assert chain.send(make_request(Operation.REDEEM, 10_001)).response is Response.INSUFFICIENT
+    assert (chain.available_minor, chain.card_state.ends_from) == (10_000, 0)
+
+
+def test_a_card_without_ends_is_the_same_after_a_sweep() -> None:
+    chain = make_chain(policy=POLICY)
+    before = chain.state
+    chain.send(sweep())
+    assert chain.state == before and chain.journal == []
+
+
+def test_both_cards_of_a_transfer_lose_what_is_over() -> None:
+    """Also the receiver: what is taken back from it later is not its expired value."""
+    world = World()
+    world.card(71, make_state(lots=lots(TODAY - 1, 0)))
+    world.card(72, make_state(lots=lots(TODAY - 1, 0)))
+    world.send(make_transfer(100), 71, 72)
+    for card_id, left in ((71, []), (72, [2, 3])):
+        state = world.chains[card_id].card_state
+        assert [lot.lot_id for lot in state.ecash.lots] == left
+
+
+def test_a_transfer_that_is_undone_late_gives_no_expired_value_back() -> None:
+    world = World()
+    world.card(71, make_state(available_minor=100))
+    world.card(72, make_state(lots=lots(TODAY - 1)))
+    request = make_transfer(100)
+    world.send(request, 71, 72)
+    world.send(make_request(Operation.REDEEM, 100), 72)
+    answer = world.send(make_reversal(request), 71)
+    assert (answer.reversal_state, answer.rule) == (ReversalState.PARTIAL, Rule.SPENT)
+    assert world.chains[71].available_minor == 0
 
 
 # Origins
@@ -602,6 +648,19 @@ def test_replay_finds_value_that_was_spent_too_late() -> None:
     replayed(chain, first, NOW_S)
     with pytest.raises(ReplayFault, match="past its last day"):
         replayed(chain, first, NOW_S + 3 * DAY_S)
+
+
+@pytest.mark.parametrize("ends_from", [0, TODAY + 4])
+def test_replay_finds_a_lot_that_nobody_looks_for(ends_from: int) -> None:
+    chain = chain_of(TODAY + 3)
+    first = chain.card_state
+    chain.send(make_request(Operation.REDEEM, 60))
+    replayed(chain, first, NOW_S)
+    state = chain.card_state
+    state.ends_from = ends_from
+    chain.journal[0] = changed(chain.journal[0], state=state)
+    with pytest.raises(ReplayFault, match="before any is looked for"):
+        replayed(chain, first, NOW_S)
 
 
 def test_replay_finds_an_heir_of_another_kind() -> None:
