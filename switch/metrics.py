@@ -164,6 +164,9 @@ class Metrics:
             "Since when the oldest TDES key of a terminal is in force; 0 where there is none",
         )
         self.batch_refusals = self._counter("batch_refusals", "Batches refused as stale")
+        self.reversals_elsewhere = self._counter(
+            "reversals_elsewhere", "Reversals whose original stands under another card (94)"
+        )
         self.unknown_outcomes = self._counter(
             "unknown_outcomes", "Commits whose outcome had to be asked for"
         )
