@@ -84,7 +84,7 @@ def _decide(
     """What is no repeat, with nothing on the card that is past its last day."""
     if request.operation is Operation.REVERSAL:
         if request.original_key in card.keys_elsewhere and card.find(request.original_key) is None:
-            return _differs(request)
+            return _differs(request, Rule.OTHER_CARD)
         return reverse(request, card, moment, policy, other)
     if request.operation is Operation.OUTCOME:
         return tell_outcome(request, card, moment, policy)
@@ -156,9 +156,7 @@ def _repeated(request: CardRequest, card: WorkingCard, prior: Link) -> Answer:
     return prior.answer
 
 
-def _differs(request: CardRequest) -> Answer:
-    """Same key, other content: nothing is said of the first answer."""
+def _differs(request: CardRequest, rule: Rule = Rule.DUPLICATE) -> Answer:
+    """Same key, other content or another card: nothing is said of the first answer."""
     transaction_id = request.transaction_id
-    return Answer(
-        Response.DUPLICATE_DIFFERS, transaction_id, request.rrn or transaction_id, Rule.DUPLICATE
-    )
+    return Answer(Response.DUPLICATE_DIFFERS, transaction_id, request.rrn or transaction_id, rule)

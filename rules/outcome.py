@@ -55,10 +55,12 @@ def _state(card: WorkingCard, original: Link) -> OriginalState:
         return OriginalState.DECLINED
     # What a return or a completion took of it is no reversal: their own words count.
     undoers = card.undoers(original.version)
-    states = {x.answer.reversal_state for x in undoers if x.operation is Operation.REVERSAL}
+    reversals = [link for link in undoers if link.operation is Operation.REVERSAL]
+    states = {link.answer.reversal_state for link in reversals}
     if ReversalState.REVERSED in states:
         return OriginalState.REVERSED
-    if ReversalState.PARTIAL in states:
+    # A transfer whose receiver had nothing left was undone in no part.
+    if any(x.answer.reversal_state is ReversalState.PARTIAL and x.amount_minor for x in reversals):
         return OriginalState.PARTIAL
     # Found undone by returns, which were then undone themselves: the reversal stands.
     if not states or not reversed_minor(card, original):

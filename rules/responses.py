@@ -86,6 +86,7 @@ class Rule(enum.StrEnum):
     OTHER_MERCHANT = "OTHERMERCHANT"
     RESTORABLE = "RESTORABLE"
     DUPLICATE = "DUPLICATE"
+    OTHER_CARD = "OTHERCARD"  # a reversal whose original stands under another card: an alarm
     REVERSED = "REVERSED"
     BARRED = "BARRED"
     LATE = "LATE"

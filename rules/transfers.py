@@ -148,8 +148,8 @@ def reverse_transfer(
 ) -> Answer:
     """Undo a transfer as far as the receiver still has its value, whatever has become of the cards.
 
-    What the receiver has spent stays spent: nobody owes it. HistoryMissing without the receiver's
-    card or its link.
+    What the receiver has spent by then stays spent: nobody owes it, and no later reversal asks for
+    it. HistoryMissing without the receiver's card or its link.
     """
     receipt = other.known.get(original.other_version) if other is not None else None
     if other is None or receipt is None or other.card_id != original.other_card_id:
@@ -157,7 +157,8 @@ def reverse_transfer(
     status = card.state.status
     left_minor = restorable_minor(card, original)
     final_minor = request.final_amount_minor or 0
-    if left_minor in (0, final_minor):
+    at_its_end = any(x.answer.rule is Rule.SPENT for x in card.undoers(original.version))
+    if at_its_end or left_minor in (0, final_minor):
         already = ReversalState.ALREADY
         return approve(request, card, moment, status_before=status, reversal_state=already)
     if final_minor > left_minor:
@@ -167,7 +168,15 @@ def reverse_transfer(
     rule = Rule.NONE if found_minor == left_minor - final_minor else Rule.SPENT
     state = ReversalState.PARTIAL if final_minor or rule else ReversalState.REVERSED
     if not found_minor:
-        return approve(request, card, moment, status_before=status, rule=rule, reversal_state=state)
+        return approve(
+            request,
+            card,
+            moment,
+            status_before=status,
+            undoes=original.version,
+            rule=rule,
+            reversal_state=state,
+        )
     given = net([*receipt.moves, *restoring_moves(other, receipt)])
     taken = take_back(purse.lots, given, found_minor)
     sources = _sources(card, original, receipt, taken)

@@ -32,7 +32,7 @@ from switch.logs import RateLimited
 from switch.metrics import FrameRefusal, Metrics
 from switch.pipeline import Pipeline, Ticket
 from switch.programme import AcquirerLink, Programme
-from switch.refusal_row import refusal_row
+from switch.refusal_row import refusal_row, tell_refusal
 from switch.settlement import Desk, DeskTicket
 from switch.sweeper import Swept
 from switch.wire.link import Frame, LinkState
@@ -314,18 +314,7 @@ class Intake:
         return self._plain(received, Response.FORMAT_ERROR, Rule.FORMAT)
 
     def _tell(self, received: Received, response: Response, rule: Rule, **more: object) -> None:
-        message = received.message
-        self._limited.event(
-            logging.INFO,
-            "refused",
-            link=received.connection.link.config.name,
-            mti=message.mti,
-            response=response.value,
-            rule=rule.value,
-            terminal=message.get(_TERMINAL),
-            stan=message.get(_STAN),
-            **more,
-        )
+        tell_refusal(self._limited, self._metrics, received, response, rule, **more)
 
     # Answers out: the pipeline's observer
 

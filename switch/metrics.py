@@ -166,6 +166,9 @@ class Metrics:
         self.sweep_due = self._gauge("sweep_due", "What is due and was found (200 at most)", "kind")
         self._swept = self._counter("swept", "Requests of the sweeper answered", "kind", "outcome")
         self.batch_refusals = self._counter("batch_refusals", "Batches refused as stale")
+        self.reversals_elsewhere = self._counter(
+            "reversals_elsewhere", "Reversals whose original stands under another card (94)"
+        )
         self.unknown_outcomes = self._counter(
             "unknown_outcomes", "Commits whose outcome had to be asked for"
         )

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -244,6 +245,12 @@ class Demo:
         return Connection(self.host, self.port, **options)
 
     # -- waiting ----------------------------------------------------------------------------
+
+    def metrics(self, name: str) -> list[float]:
+        """A metric's samples of all workers."""
+        with urllib.request.urlopen(self.json["metrics"], timeout=30) as page:
+            lines = page.read().decode().splitlines()
+        return [float(line.split()[-1]) for line in lines if line.startswith(name + "{")]
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None

@@ -262,6 +262,23 @@ MUTANTS = (
         (f"{_PIPELINE}a_reversal_under_another_cards_key_bars_nothing",),
     ),
     Mutant(
+        "a reversal that names another card alarms nobody",
+        "switch/refusal_row.py",
+        "    if rule is Rule.OTHER_CARD:",
+        "    if False:",
+        (
+            "tests/operations/test_operation_reversal_rows.py::"
+            "test_a_reversal_under_another_card_is_refused_bars_nothing_and_is_an_alarm",
+        ),
+    ),
+    Mutant(
+        "what a receiver gets later is taken for a transfer that was undone",
+        "rules/transfers.py",
+        "    if at_its_end or left_minor in (0, final_minor):",
+        "    if left_minor in (0, final_minor):",
+        (f"{_RULES}transfers.py::test_nothing_left_at_all_is_partial_of_nothing",),
+    ),
+    Mutant(
         "a reversal can be reversed",
         "rules/reversal.py",
         "    if not original.approved or original.operation is Operation.REVERSAL:\n",

@@ -11,6 +11,7 @@ from tests.client.demo import Cards, Demo
 from tests.client.messages import Card, Reason, Reply
 from tests.client.terminal import Terminal
 
+ALARM = "cardswitch_reversals_elsewhere_total"
 CHOSEN_BY_PEOPLE = [Reason.CUSTOMER, Reason.MERCHANT]
 
 
@@ -43,14 +44,19 @@ def test_a_barred_original_bars_no_other_sale(pos: Terminal, card: Card) -> None
     assert pos.redeem(card, 5000).available_minor == 5000
 
 
-def test_a_reversal_under_another_card_is_refused_and_bars_nothing(
-    pos: Terminal, cards: Cards
+def test_a_reversal_under_another_card_is_refused_bars_nothing_and_is_an_alarm(
+    switch: Demo, pos: Terminal, cards: Cards
 ) -> None:
     card, other = cards.active(), cards.active()
     sale = pos.redeem(card, 5000)
+    before = sum(switch.metrics(ALARM))
     refused = pos.reverse(sale, de2=other.pan)
     assert_shape(refused)
-    assert refused.code == "94"
+    assert (refused.code, refused.why) == ("94", "OTHERCARD")
+    assert sum(switch.metrics(ALARM)) == before + 1
+    told = [line for line in switch.log.read_text().splitlines() if "names-another-card" in line]
+    assert pos.identity.terminal in told[-1]
+    assert not any(one.pan in "".join(told) for one in (card, other))
     assert (available(pos, card), available(pos, other)) == (5000, 10000)
     # Nothing barred: the same numbers on that other card are a sale of its own.
     same = {f"de{number}": sale.fields[number] for number in (11, 12, 13)}

@@ -245,7 +245,7 @@ def test_a_key_under_another_card_bars_nothing() -> None:
     chain, request = prepared(Operation.REDEEM)
     chain.keys_elsewhere = frozenset({request.key})
     answer = chain.send(make_reversal(request))
-    assert (answer.response, answer.rule) == (Response.DUPLICATE_DIFFERS, Rule.DUPLICATE)
+    assert (answer.response, answer.rule) == (Response.DUPLICATE_DIFFERS, Rule.OTHER_CARD)
     assert chain.journal == []
     assert chain.send(request).response is Response.APPROVED
 

@@ -269,8 +269,8 @@ def test_what_the_receiver_has_spent_stays_spent_and_is_owed_by_nobody(
     request = make_transfer(500)
     world.send(request, A, B)
     spend(world, B, 320)  # all of the promotional lot, 20 of the paid one
-    answer = world.send(make_reversal(request, reason=reason), A)
-    assert said(answer) == ("00", "SPENT", "PARTIAL")
+    first = make_reversal(request, reason=reason)
+    assert said(world.send(first, A)) == ("00", "SPENT", "PARTIAL")
     assert (world.available(A), world.available(B)) == (680, 0)
     assert lots_of(world, A) == [Lot(2, 680)], "what comes back is paid value: so is what returns"
     assert world.chains[B].status is CardStatus.ACTIVE
@@ -280,10 +280,13 @@ def test_what_the_receiver_has_spent_stays_spent_and_is_owed_by_nobody(
     assert AccountKind.SHORTFALL not in kinds
     # the repeat of a transfer that stands in part hears its first answer
     assert said(world.send(again(request), A, B)) == ("00", "", "")
-    # and what the receiver gets later can still be undone, up to what is left
+    # and what the receiver gets later is its own, whoever asks, and how often
     world.chains[B].send(make_request(Operation.LOAD, 1000))
-    assert said(world.send(make_reversal(request), A)) == ("00", "", "REVERSED")
-    assert (world.available(A), world.available(B)) == (1000, 680)
+    for final_minor in (None, 100, 320, 400):
+        later = make_reversal(request, final_minor=final_minor, reason=reason)
+        assert said(world.send(later, A)) == ("00", "", "ALREADY")
+    assert said(world.send(again(first), A)) == ("00", "SPENT", "PARTIAL")
+    assert (world.available(A), world.available(B)) == (680, 1000)
 
 
 def test_nothing_left_at_all_is_partial_of_nothing() -> None:
@@ -294,9 +297,12 @@ def test_nothing_left_at_all_is_partial_of_nothing() -> None:
     answer = world.send(make_reversal(request), A)
     assert said(answer) == ("00", "SPENT", "PARTIAL")
     assert (world.available(A), world.available(B)) == (500, 0)
-    assert world.links[-1].card_id == A and world.links[-1].undoes == 0
+    assert world.links[-1].card_id == A and world.links[-1].amount_minor == 0
     asked = world.send(make_outcome(request), A)
     assert asked.original_state is OriginalState.APPROVED
+    world.chains[B].send(make_request(Operation.LOAD, 1000))
+    assert said(world.send(make_reversal(request), A)) == ("00", "", "ALREADY")
+    assert world.available(B) == 1000
 
 
 def test_the_receivers_own_value_stands_in_for_what_it_has_spent() -> None:
@@ -454,6 +460,7 @@ def test_three_cards_against_a_model(
     balance = dict.fromkeys((A, B, C), 1300)
     sent: list[tuple[CardRequest, int, int, Answer]] = []
     left: dict[bytes, int] = {}
+    at_their_end: set[bytes] = set()
     total = 3900
     for what, pair, amount, which, final in steps:
         one, two = pair
@@ -489,7 +496,7 @@ def test_three_cards_against_a_model(
             rest = left[request.key]
             if first.response is not Response.APPROVED:
                 assert answer.reversal_state is ReversalState.NOTHING
-            elif rest in (0, final or 0):
+            elif rest in (0, final or 0) or request.key in at_their_end:
                 assert answer.reversal_state is ReversalState.ALREADY
             elif (final or 0) > rest:
                 assert answer.response is Response.INVALID_AMOUNT
@@ -501,6 +508,7 @@ def test_three_cards_against_a_model(
                     ReversalState.REVERSED if whole else ReversalState.PARTIAL
                 )
                 left[request.key] -= found
+                at_their_end |= {request.key} if found < wanted else set()
                 balance[one] += found
                 balance[two] -= found
         assert {card: world.available(card) for card in balance} == balance

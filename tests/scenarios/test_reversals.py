@@ -62,7 +62,7 @@ ROWS = {
     "known under another card: 94, nothing barred": """
         write sell 500 as sale
         elsewhere sale
-        reverse sale                        -> 94 DUPLICATE
+        reverse sale                        -> 94 OTHERCARD
         links 0
         send sale                           -> 00
         reverse sale                        -> 00 REVERSED

@@ -393,7 +393,11 @@ class Judge:
             return [*due, {"code": "25", "os": "BARRED"}]
         told = original["answer"]
         undoers = model.undoers(original, version)
-        reversals = [x["answer"]["rs"] for x in undoers if x["op"] == "reversal"]
+        reversals = [
+            x["answer"]["rs"]
+            for x in undoers
+            if x["op"] == "reversal" and (x["amount"] or x["answer"]["rs"] != "PARTIAL")
+        ]
         state = "APPROVED" if original["approved"] else "DECLINED"
         if "REVERSED" in reversals or "PARTIAL" in reversals:
             state = "REVERSED" if "REVERSED" in reversals else "PARTIAL"

@@ -254,7 +254,8 @@ class CardModel(Lives):
                 done = any(other["op"] == "completion" for other in original["undone_by"])
                 return nothing if done else {"code": "00", "rs": "ALREADY"}
             left = hold["amount"]
-        if left in (0, final):
+        ended = any(other["answer"]["rule"] == "SPENT" for other in original["undone_by"])
+        if ended or left in (0, final):
             settled = {} if original["op"] == "hold" else {"undoes": original}
             return {"code": "00", "rs": "ALREADY"} | settled
         if final > left:
@@ -289,7 +290,7 @@ class CardModel(Lives):
         """All that the receiver still has, and no more than is left of the transfer."""
         half, spent = message["half"], {"rs": "PARTIAL", "rules": {"SPENT"}, "way": True}
         if half is None:
-            return spent | {"receiver": "empty", "amount": 0, "undoes": None}
+            return spent | {"receiver": "empty", "amount": 0}
         found = min(undone, half["available"] - half["effect"])
         if found < undone:
             return spent | {"effect": found, "amount": found}
