@@ -6,6 +6,8 @@ race for one version of one card, and the one that comes second finds the other.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from rules.booking import Moment, Policy, approve, card_to_giver, card_to_merchant, refuse
@@ -226,7 +228,14 @@ def _take_back_given(
     undone_minor: int,
     state: ReversalState,
 ) -> Answer:
-    """Undo a credit of promotional value: its sponsor gets what is there, nobody owes the rest."""
+    """Undo a credit of promotional value: its sponsor gets what is there, nobody owes the rest.
+
+    What is not there by then is not asked for again.
+    """
+    if any(link.answer.rule is Rule.SPENT for link in card.undoers(original.version)):
+        return _without_effect(
+            request, card, moment, ReversalState.ALREADY, undoes=original.version
+        )
     purse = card.state.purse(original.purse)
     found_minor = min(purse.available_minor, undone_minor)
     status, rule = card.state.status, Rule.NONE
@@ -234,8 +243,9 @@ def _take_back_given(
         if request.reason is not ReversalReason.TIME_OUT:
             return refuse(request, card, moment, Response.REFUSED, Rule.SPENT)
         state, rule = ReversalState.PARTIAL, Rule.SPENT
+    end: dict[str, Any] = {"undoes": original.version, "rule": rule, "reversal_state": state}
     if not found_minor:
-        return approve(request, card, moment, status_before=status, rule=rule, reversal_state=state)
+        return approve(request, card, moment, status_before=status, **end)
     given = net([*original.moves, *restoring_moves(card, original)])
     lot = original.moves[0]
     if state is ReversalState.REVERSED:
@@ -249,9 +259,7 @@ def _take_back_given(
         moves=take_back(purse.lots, given, found_minor),
         postings=card_to_giver(card, request, found_minor, lot.origin, lot.sponsor_id),
         status_before=status,
-        undoes=original.version,
-        rule=rule,
-        reversal_state=state,
+        **end,
     )
 
 

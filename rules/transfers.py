@@ -8,6 +8,8 @@ there. Lots keep their origin, sponsor and expiry on the way.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from rules.booking import Moment, Policy, approve, refuse
@@ -167,16 +169,9 @@ def reverse_transfer(
     found_minor = min(purse.available_minor, left_minor - final_minor)
     rule = Rule.NONE if found_minor == left_minor - final_minor else Rule.SPENT
     state = ReversalState.PARTIAL if final_minor or rule else ReversalState.REVERSED
+    end: dict[str, Any] = {"undoes": original.version, "rule": rule, "reversal_state": state}
     if not found_minor:
-        return approve(
-            request,
-            card,
-            moment,
-            status_before=status,
-            undoes=original.version,
-            rule=rule,
-            reversal_state=state,
-        )
+        return approve(request, card, moment, status_before=status, **end)
     given = net([*receipt.moves, *restoring_moves(other, receipt)])
     taken = take_back(purse.lots, given, found_minor)
     sources = _sources(card, original, receipt, taken)
@@ -191,10 +186,8 @@ def reverse_transfer(
         moves=net(give_back(card.state.purse(original.purse).lots, sources, found_minor)),
         postings=_on_its_way(card, -found_minor),
         status_before=status,
-        undoes=original.version,
-        rule=rule,
-        reversal_state=state,
         other=(other.card_id, other.state.version + 1),
+        **end,
     )
     approve(
         _counterpart(request, Operation.REVERSAL, card, other),

@@ -216,14 +216,16 @@ class CardModel(HoldsModel, LifeModel):
         self, message: Message, done: Expected, original: dict[str, Any], undone_minor: int
     ) -> Expected:
         """What a sponsor gave is taken back as far as it is there; nobody owes the rest."""
+        if original.get("at_its_end"):
+            return {"code": "00", "rs": "ALREADY", "settles": original}
         found_minor = min(undone_minor, self.available(message["purse"]))
         if found_minor < undone_minor and message["reason"] != "time_out":
             return {"code": "05", "rule": "SPENT"}
         if not found_minor:
-            return {"code": "00", "rs": "PARTIAL", "rule": "SPENT"}
+            return {"code": "00", "rs": "PARTIAL", "rule": "SPENT", "ends": original}
         done |= {"effect": -found_minor, "undone": found_minor, "taken_from": original["given"]}
         if found_minor < undone_minor:
-            return done | {"rs": "PARTIAL", "rule": "SPENT"}
+            return done | {"rs": "PARTIAL", "rule": "SPENT", "ends": original}
         return done | self._inactive(original, message["final"] or 0)
 
     def _inactive(self, original: dict[str, Any], final_minor: int) -> Expected:
@@ -276,6 +278,8 @@ class CardModel(HoldsModel, LifeModel):
             settled = expected["settles"]
             settled["ceiling"] = settled["open"]
             settled["heard_of_reversals"].append("ALREADY")
+        if "ends" in expected:
+            expected["ends"]["at_its_end"] = True
         if message["op"] == "outcome":
             return
         effect_minor = expected.get("effect", 0)

@@ -375,6 +375,18 @@ def test_a_promotional_load_is_taken_back_as_far_as_it_is_there() -> None:
     assert account_minor(chain.journal, AccountKind.SHORTFALL, PROGRAMME.merchant_id) == 0
 
 
+@pytest.mark.parametrize("spent_minor", [150, 400])
+def test_what_was_not_there_of_a_promotion_is_not_asked_for_again(spent_minor: int) -> None:
+    chain = make_chain(available_minor=0, policy=POLICY)
+    request = load(400, **PROMO)
+    chain.send(request)
+    chain.send(make_request(Operation.REDEEM, spent_minor))
+    assert chain.send(make_reversal(request)).reversal_state is ReversalState.PARTIAL
+    chain.send(load(1_000, TILL))
+    assert chain.send(make_reversal(request)).reversal_state is ReversalState.ALREADY
+    assert chain.available_minor == 1_000
+
+
 def test_spending_takes_the_soonest_then_promotional_then_the_oldest() -> None:
     given = [
         Lot(1, 100, Origin.PAID),
