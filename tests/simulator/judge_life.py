@@ -25,7 +25,8 @@ class Lives:
     lots: dict[int, dict[str, Any]]
     lots_made: int
 
-    def __init__(self) -> None:
+    def __init__(self, *rest: Any) -> None:
+        super().__init__(*rest)
         self.returned_late: set[int] = set()
         """Lots that the link before has brought value back to, after their last day."""
 

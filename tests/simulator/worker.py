@@ -12,7 +12,7 @@ import trio
 
 from rules.identity import counted_transaction_id
 from rules.ledger import Answer
-from rules.policy import Policies, Policy
+from rules.policy import Limits, Policies, Policy
 from switch.journal.journal import JournalDown
 from switch.journal.rows import Refusal
 from switch.pipeline import Lane, Pipeline, Ticket
@@ -82,7 +82,20 @@ class Life:
         self._run = run
         self._scope = trio.CancelScope()
         setting = self._world.plan.setting
-        policy = Policy(horizon_s=setting.horizon_s, hold_s=setting.hold_s)
+        terms = setting.terms
+        limits = Limits(
+            transaction_minor=terms.transaction,
+            day_minor=terms.day,
+            day_count=terms.times,
+            balance_minor=terms.balance,
+        )
+        policy = Policy(
+            horizon_s=setting.horizon_s,
+            hold_s=setting.hold_s,
+            dormancy_months=terms.fee_after,
+            dormancy_fee_minor=terms.fee,
+            limits={0: limits} if limits != Limits() else {},
+        )
         self._pipeline = Pipeline(
             self, Policies(policy), batch_max=setting.batch_max, queue_max=setting.queue_max
         )
