@@ -11,7 +11,7 @@ import msgspec
 from rules.booking import Moment, Policy, approve, refuse
 from rules.cards import CardStatus, Hold, WorkingCard
 from rules.ledger import Answer, Link
-from rules.limits import count_spent, refusal_by_limits, uncount_spent
+from rules.limits import spend, uncount_spent
 from rules.lots import LotMove, give_back, take
 from rules.requests import CardRequest, Operation
 from rules.responses import Response, ReversalState, Rule
@@ -45,10 +45,9 @@ def open_hold(request: CardRequest, card: WorkingCard, moment: Moment, policy: P
         if not request.partial_allowed or purse.available_minor == 0:
             return refuse(request, card, moment, Response.INSUFFICIENT, Rule.FUNDS)
         amount_minor, response = purse.available_minor, Response.PARTIAL
-    refusal = refusal_by_limits(request, card, moment, policy, amount_minor)
+    refusal = spend(request, card, moment, policy, amount_minor)
     if refusal is not None:
         return refusal
-    count_spent(card, moment, policy, request.purse, amount_minor)
     pinned = take(purse.lots, amount_minor)
     expires_s = moment.now_s + policy.hold_s
     version = card.state.version + 1

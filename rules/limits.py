@@ -21,6 +21,7 @@ __all__ = [
     "refusal_by_limits",
     "refusal_by_return_limit",
     "room_for",
+    "spend",
     "uncount_spent",
 ]
 
@@ -75,6 +76,18 @@ def refusal_by_limits(
     if 0 < limits.day_count <= spent_count:
         return refuse(request, card, moment, often, Rule.DAY_COUNT, resets_s=resets_s)
     return None
+
+
+def spend(
+    request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy, amount_minor: int
+) -> Answer | None:
+    """Count what the next link spends, or say why it may not: as `refusal_by_limits`."""
+    if not policy.limits and card.state.spent is None:
+        return None
+    refusal = refusal_by_limits(request, card, moment, policy, amount_minor)
+    if refusal is None:
+        count_spent(card, moment, policy, request.purse, amount_minor)
+    return refusal
 
 
 def refusal_by_return_limit(

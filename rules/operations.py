@@ -9,7 +9,7 @@ import msgspec
 from rules.booking import Moment, approve, card_to_giver, card_to_merchant, refuse
 from rules.cards import CardStatus, WorkingCard
 from rules.ledger import Answer, Posting
-from rules.limits import count_spent, refusal_by_limits, refusal_by_return_limit, room_for
+from rules.limits import refusal_by_return_limit, room_for, spend
 from rules.lots import Lot, LotMove, Origin, give_back, restorable, take
 from rules.money import Purse
 from rules.policy import PROMOTIONAL, Policy
@@ -167,11 +167,10 @@ def _redeem(request: CardRequest, card: WorkingCard, moment: Moment, policy: Pol
             return refuse(request, card, moment, Response.INSUFFICIENT, Rule.FUNDS)
         amount_minor = purse.available_minor
         response = Response.PARTIAL
-    refusal = refusal_by_limits(request, card, moment, policy, amount_minor)
+    refusal = spend(request, card, moment, policy, amount_minor)
     if refusal is not None:
         return refusal
     moves = take(purse.lots, amount_minor)
-    count_spent(card, moment, policy, request.purse, amount_minor)
     return approve(
         request,
         card,
@@ -252,10 +251,9 @@ def _cash_out(request: CardRequest, card: WorkingCard, moment: Moment, policy: P
     amount_minor = request.amount_minor or cashable_minor
     if amount_minor == 0 or amount_minor > cashable_minor:
         return refuse(request, card, moment, Response.INSUFFICIENT, Rule.CASHABLE)
-    refusal = refusal_by_limits(request, card, moment, policy, amount_minor)
+    refusal = spend(request, card, moment, policy, amount_minor)
     if refusal is not None:
         return refusal
-    count_spent(card, moment, policy, request.purse, amount_minor)
     return approve(
         request,
         card,

@@ -15,7 +15,7 @@ import rules.advices
 import rules.authorize
 import rules.dormancy
 import rules.holds
-import rules.operations
+import rules.limits
 import rules.outcome
 import rules.reversal
 import rules.transfers
@@ -330,7 +330,7 @@ def look_for_no_lot_that_comes(patch: pytest.MonkeyPatch) -> None:
 
 @bug
 def forget_what_was_spent_today(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules.operations, "count_spent", lambda *args: None)
+    patch.setattr(rules.limits, "count_spent", lambda *args: None)
 
 
 @bug
