@@ -204,6 +204,8 @@ def _return(request: CardRequest, card: WorkingCard, moment: Moment, policy: Pol
     paid_minor = min(sum(move.amount_minor for move in sources), restorable_minor(card, sale))
     if sale.purse is not request.purse or amount_minor > paid_minor:
         return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.RESTORABLE)
+    if not room_for(card, policy, request.purse, amount_minor):
+        return refuse(request, card, moment, Response.OVER_AMOUNT_LIMIT, Rule.BALANCE_LIMIT)
     moves = give_back(card.state.purse(request.purse).lots, sources, amount_minor)
     return approve(
         request,

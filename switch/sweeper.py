@@ -8,7 +8,6 @@ that it knows is in the tables: one that is killed leaves nothing behind.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -106,8 +105,12 @@ class Sweeper:
         while True:
             await trio.sleep(_PERIOD_S)
             if self._pipeline.journal_up and self._pipeline.depth < _BUSY_DEPTH:
-                with contextlib.suppress(JournalDown):
+                try:
                     self._ask([request async for request in self._due()])
+                except JournalDown:
+                    continue
+                except Exception as error:  # tills go on without it
+                    self._limited.event(logging.ERROR, "sweeper-failed", exception=error)
 
     async def _due(self) -> AsyncIterator[tuple[int, CardRequest]]:
         """Card and request of all that is due, at most so much of a kind."""

@@ -541,6 +541,17 @@ MUTANTS = (
         "",
         (f"{_RULES}transfers.py::test_whatever_keeps_a_card_from_receiving_looks_alike",),
     ),
+    Mutant(
+        "a return brings a card above its limit",
+        "rules/operations.py",
+        "amount_minor):\n        return refuse(request, card, moment, Response.OVER_AMOUNT_LIMIT,"
+        " Rule.BALANCE_LIMIT)\n    moves = give_back",
+        "amount_minor):\n        pass\n    moves = give_back",
+        (
+            f"{_RULES}lot_life.py::"
+            "test_a_return_brings_a_card_to_no_more_than_it_may_have_a_reversal_does",
+        ),
+    ),
     # The wire
     Mutant(
         "a keyed advice tells whether there is such a card",

@@ -129,6 +129,8 @@ class CardModel(HoldsModel, LifeModel):
         paid_minor = sale["open"] - sum(sale["unpaid"].values())
         if sale["purse"] != message["purse"] or message["amount"] > paid_minor:
             return {"code": "13"}
+        if self.too_much(message["purse"], message["amount"]):
+            return {"code": "61", "rule": "BALANCELIMIT"}
         return {"code": "00", "effect": message["amount"], "undoes": sale}
 
     def _cash_out(self, message: Message) -> Expected:

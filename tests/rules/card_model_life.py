@@ -130,8 +130,7 @@ class LifeModel:
         self, message: Message, minor: int, origin: str, last: int, sponsor: int
     ) -> Expected:
         purse = message["purse"]
-        most = self.terms["balance"] if purse != 90 else 0
-        if most and self.available(purse) + self.held(purse) + minor > most:
+        if self.too_much(purse, minor):
             return {"code": "61", "rule": "BALANCELIMIT"}
         life = self.terms["lives"].get(origin, 0)
         lot = {
@@ -145,6 +144,11 @@ class LifeModel:
         return {"code": "00", "effect": minor, "credit": lot}
 
     # Limits
+
+    def too_much(self, purse: int, minor: int) -> bool:
+        """Whether a purse may not have that much more."""
+        most = self.terms["balance"] if purse != 90 else 0
+        return bool(most) and self.available(purse) + self.held(purse) + minor > most
 
     def _return_unlinked(self, message: Message) -> Expected:
         minor = message["amount"]

@@ -594,6 +594,18 @@ def test_a_return_that_names_no_sale_is_limited(limits: dict[str, int], most_min
     assert not chain.card_state.ecash.lots[-1].cashable
 
 
+def test_a_return_brings_a_card_to_no_more_than_it_may_have_a_reversal_does() -> None:
+    chain = limited(balance_minor=10_000)
+    sale = make_request(Operation.REDEEM, 400)
+    answer = chain.send(sale)
+    chain.send(load(100, TILL))
+    back = make_request(Operation.RETURN, 301, original=answer.transaction_id)
+    refused = chain.send(back)
+    assert (refused.response, refused.rule) == (Response.OVER_AMOUNT_LIMIT, Rule.BALANCE_LIMIT)
+    assert chain.send(make_reversal(sale)).reversal_state is ReversalState.REVERSED
+    assert chain.available_minor == 10_100
+
+
 def test_the_balance_is_limited_and_points_are_not() -> None:
     chain = limited(balance_minor=10_500, transaction_minor=10)
     answer = chain.send(load(501, TILL))

@@ -161,6 +161,8 @@ class CardModel(Lives, Days):
         amount, paid = message["amount"], -sum(min(x, 0) for x in self._still_out(sale).values())
         if amount > min(self.open(sale), paid):
             return {"code": "13"}
+        if not self.has_room(amount, self.available + self.held):
+            return {"code": "61", "rules": {"BALANCELIMIT"}}
         return {"code": "00", "effect": amount, "amount": amount, "undoes": sale}
 
     def _known(self) -> list[Entry]:
