@@ -159,6 +159,13 @@ MUTANTS = (
         (f"{_PIPELINE}a_poisonous_card_gets_96_and_its_neighbours_do_not_notice",),
     ),
     Mutant(
+        "an idle worker stays in the old server's cache",
+        "switch/watch.py",
+        "                await self._check_epoch()\n                await self.add_new_cards()",
+        "                await self.add_new_cards()",
+        ("tests/switch/test_watch.py::test_an_idle_worker_learns_of_another_server",),
+    ),
+    Mutant(
         "originals are looked for without regard to clocks that ran ahead",
         "switch/pipeline.py",
         "CLOCK_SLACK = datetime.timedelta(days=2)",
