@@ -286,6 +286,20 @@ MUTANTS = (
         (f"{_RULES}transfers.py::test_nothing_left_at_all_is_partial_of_nothing",),
     ),
     Mutant(
+        "an advice of an archived request is posted again",
+        "rules/archived.py",
+        "is Operation.ADVICE and card.is_archived(request.own_request_key):",
+        "is Operation.ADVICE and False:",
+        (f"{_RULES}archived.py::test_the_advice_of_an_archived_request_is_for_people_to_look_at",),
+    ),
+    Mutant(
+        "what a quiet card remembers is not looked for in the openings",
+        "switch/pipeline.py",
+        "                working[card_id].archived_version = version",
+        "                pass",
+        (f"{_PIPELINE}the_repeat_of_what_was_archived_is_told_so_once_it_was_looked_for",),
+    ),
+    Mutant(
         "a reversal can be reversed",
         "rules/reversal.py",
         "    if not original.approved or original.operation is Operation.REVERSAL:\n",
