@@ -18,7 +18,7 @@ from rules.requests import CardRequest, Operation
 from rules.responses import Rule
 from rules.reversal import bar
 
-__all__ = ["advise"]
+__all__ = ["advise", "suspend"]
 
 
 def advise(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
@@ -42,10 +42,10 @@ def advise(request: CardRequest, card: WorkingCard, moment: Moment, policy: Poli
         if any(link.operation is Operation.COMPLETION for link in undoers):
             return _without_effect(request, card, moment, Rule.DONE_BEFORE)
     if decided is not None and decided.operation is Operation.TOMBSTONE:
-        return _suspend(request, card, moment, request.amount_minor, Rule.BARRED)
+        return suspend(request, card, moment, request.amount_minor, Rule.BARRED)
     rule = _objection(request, card, moment, policy)
     if rule is not Rule.NONE:
-        return _suspend(request, card, moment, request.amount_minor, rule)
+        return suspend(request, card, moment, request.amount_minor, rule)
     return _post(request, card, moment, policy)
 
 
@@ -158,7 +158,7 @@ def _take_very_lots(card: WorkingCard, hold: Hold, used: list[LotMove]) -> None:
     lots[:] = [lot for lot in lots if lot.available_minor]
 
 
-def _suspend(
+def suspend(
     request: CardRequest, card: WorkingCard, moment: Moment, amount_minor: int, rule: Rule
 ) -> Answer:
     """Accepted, not posted to the card: people will look at it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from rules.advices import advise
+from rules.archived import tell_of_archived
 from rules.booking import Moment, Policy
 from rules.cards import WorkingCard
 from rules.dormancy import charge_dormancy
@@ -45,6 +46,10 @@ def decide(
     `other` is the card that a transfer goes to, or that the reversal of one takes back from
     (`receiver_of`); None where there is no such card.
     """
+    if card.archived_version:
+        told = tell_of_archived(request, card, moment)
+        if told is not None:
+            return told
     prior = card.find(request.key)
     if prior is not None:
         return _repeated(request, card, prior)

@@ -178,6 +178,7 @@ class WorkingCard:
     """
 
     __slots__ = (
+        "archived_version",
         "base_batch_id",
         "base_version",
         "card_id",
@@ -204,6 +205,8 @@ class WorkingCard:
         self.known: dict[int, Link] = {}
         self.keys_elsewhere: frozenset[bytes] = frozenset()
         """Keys asked for that the journal holds under another card."""
+        self.archived_version = 0
+        """Links up to this one are archived, where that had to be asked for."""
         self.new: list[Link] = []
 
     def append(self, link: Link, batch_id: int) -> None:
@@ -240,6 +243,13 @@ class WorkingCard:
         """Whether the window points one of these keys to a link that has not been read."""
         versions = map(self.window.find, keys)
         return any(version is not None and version not in self.known for version in versions)
+
+    def is_archived(self, key: bytes) -> bool:
+        """Whether the link made for a key is one of those that are archived."""
+        version = self.window.find(key) if key and self.archived_version else None
+        return (
+            version is not None and version <= self.archived_version and version not in self.known
+        )
 
     def find_transaction(self, transaction_id: str) -> Link | None:
         """The link that answered with this `TX`."""

@@ -29,7 +29,7 @@ from rules.restoring import (
 )
 from rules.transfers import reverse_transfer
 
-__all__ = ["bar", "reverse"]
+__all__ = ["bar", "late", "reverse"]
 
 _VALUE_TO_MERCHANT = frozenset(
     {Operation.REDEEM, Operation.CASH_OUT, Operation.COMPLETION, Operation.ADVICE}
@@ -50,7 +50,7 @@ def reverse(
     """The table of the dialect, row by row. The request has been found to be no repeat."""
     instant_s = key_instant(request.original_key)
     if instant_s and instant_s < moment.now_s - policy.horizon_s:
-        return _late(request, card, moment)
+        return late(request, card, moment)
     if request.reverses_nothing:
         return _without_effect(request, card, moment, ReversalState.NOTHING)
     original = card.find(request.original_key)
@@ -91,7 +91,7 @@ def _reverse_value(
             request, card, moment, ReversalState.ALREADY, undoes=original.version
         )
     if original.batch_closed and request.reason is not ReversalReason.TIME_OUT:
-        return _late(request, card, moment)
+        return late(request, card, moment)
     if final_minor > left_minor:
         return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.AMOUNT)
     undone_minor = left_minor - final_minor
@@ -294,7 +294,7 @@ def _reverse_status(
     )
 
 
-def _late(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def late(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
     """Older than the horizon, or its batch is closed: for people to look at."""
     return refuse(
         request, card, moment, Response.REFUSED, Rule.LATE, reversal_state=ReversalState.LATE

@@ -14,7 +14,7 @@ from rules.requests import CardRequest, Operation
 from rules.responses import Rule
 from rules.reversal import bar
 
-__all__ = ["upload"]
+__all__ = ["note", "upload"]
 
 _TO_MERCHANT = frozenset({Counts.DEBIT, Counts.CREDIT_REVERSAL})
 
@@ -22,7 +22,7 @@ _TO_MERCHANT = frozenset({Counts.DEBIT, Counts.CREDIT_REVERSAL})
 def upload(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
     """Note an item, or keep it in suspense with the rule that says why; 00 either way."""
     if request.item_counts is Counts.NONE:
-        return _note(request, card, moment, Rule.NONE)
+        return note(request, card, moment, Rule.NONE)
     item = card.find(request.original_key)
     # A sale may have been asked for and told afterwards: under either key it is the one item.
     twin = card.find(request.own_request_key) if request.own_request_key else None
@@ -38,16 +38,16 @@ def upload(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
         return _suspend(request, card, moment, item, _unknown(request))
     named = card.undoers(item.version) + (card.undoers(twin.version) if twin is not None else [])
     if any(link.operation is Operation.UPLOAD for link in named):
-        return _note(request, card, moment, Rule.DONE_BEFORE)
+        return note(request, card, moment, Rule.DONE_BEFORE)
     if item.operation is Operation.TOMBSTONE:
         return _suspend(request, card, moment, item, Rule.BARRED)
     if not item.approved:
         return _suspend(request, card, moment, item, Rule.DECLINED)
     if item.counts is Counts.NONE:  # an advice that had no effect, a reversal that found nothing
-        return _note(request, card, moment, Rule.NONE)
+        return note(request, card, moment, Rule.NONE)
     amounts = (item.requested_minor, item.counted_minor)
     differs = request.amount_given and request.amount_minor not in amounts
-    return _note(request, card, moment, Rule.AMOUNT if differs else Rule.NONE, item)
+    return note(request, card, moment, Rule.AMOUNT if differs else Rule.NONE, item)
 
 
 def _unknown(request: CardRequest) -> Rule:
@@ -56,7 +56,7 @@ def _unknown(request: CardRequest) -> Rule:
     return Rule.CURRENCY if request.foreign_currency else Rule.ORIGINAL
 
 
-def _note(
+def note(
     request: CardRequest,
     card: WorkingCard,
     moment: Moment,

@@ -517,8 +517,12 @@ class Lane:
                     working[link.card_id].known[link.version] = link
                 elsewhere.add((link.card_id, link.key))
             # A window may name a link from before the horizon: a quiet card forgets nothing.
-            if not any(working[card_id].lacks_link(query.keys) for card_id in query.card_ids):
+            lacking = [each for each in query.card_ids if working[each].lacks_link(query.keys)]
+            if not lacking:
                 break
+        else:
+            for card_id, version in await self._journal.read_archived(lacking):
+                working[card_id].archived_version = version
         for card_id in query.card_ids:
             keys = frozenset(key for other, key in elsewhere if other != card_id)
             working[card_id].keys_elsewhere = keys

@@ -31,7 +31,7 @@ from switch.metrics import Metrics, Store, StoreFault, http_response, request_pa
 from switch.pipeline import Lane, Pipeline
 from switch.policies import load_policies, watch_policies
 from switch.prepare import load_master_key, load_saved_settings
-from switch.programme import ProgrammeSource, read_epoch
+from switch.programme import ProgrammeSource
 from switch.projections.process import ProjectorFile, keep_projecting
 from switch.refusal_log import RefusalLog
 from switch.reservation.store import ReservationStore, Sealer
@@ -40,16 +40,13 @@ from switch.settlement import Desk
 from switch.supervised_workers import PARENT_FD_VARIABLE, READY_FD_VARIABLE
 from switch.sweeper import Sweeper
 from switch.tls import server_context
+from switch.watch import StoreWatch
 from switch.wire.link import LinkConfig
 from switch.wire.translate import Translator
 
 __all__ = ["WorkerFile", "run_worker", "work"]
 
 _BATCH_COUNTER_BITS = 40
-_NEW_CARDS_PERIOD_S = 1.0
-_PROBE_PERIOD_S = 0.05
-_MONTHS_PERIOD_S = 600
-_LAG_PERIOD_S = 5
 _STALLED_AFTER_S = 2.0
 _REQUEST_BYTES_MAX = 4096
 _POS, _NETWORK = "pos", "network"
@@ -97,10 +94,6 @@ async def work(file: WorkerFile, settings: Settings) -> None:
         nursery.cancel_scope.cancel()
 
 
-class EpochChanged(Exception):
-    """Postgres is another server than before: what was cached of the old one is not to be used."""
-
-
 class Worker:
     """The composition root: builds everything once and starts it."""
 
@@ -117,7 +110,6 @@ class Worker:
         self._metrics = Metrics([_POS, _NETWORK])
         self._draining = False
         self._beat = trio.current_time()
-        self._months_ahead = 1
         self._batch_ids = itertools.count((run << _BATCH_COUNTER_BITS) + 1)
         counts = itertools.count(1)
         self._next_transaction_id = lambda: counted_transaction_id(run, next(counts))
@@ -147,8 +139,8 @@ class Worker:
         self._policies = await load_policies(self._session.rows, self._settings)
         tokens_path = Path(self._file.data_dir) / "tokens.tab"
         self._tokens = TokenTable.open(tokens_path, TokenKey(self._programme.token_key))
-        self._cards_known = 0
-        await self._add_new_cards()
+        self._watch = StoreWatch(self._rows, self._programme.epoch, self._tokens, self._metrics)
+        await self._watch.add_new_cards()
         settings = self._settings
         translator = Translator(
             self._programme,
@@ -167,6 +159,7 @@ class Worker:
         self._intake.pipeline = self._pipeline = Pipeline(
             self._intake, self._policies, batch_max=settings.batch_max, queue_max=settings.queue_max
         )
+        self._watch.pipeline = self._pipeline
         # Of its own: an append may have to wait long, and the probe must not wait behind it.
         self._refusals = RefusalLog(
             JournalSession(self._url, self._run, witness=witness),
@@ -236,9 +229,9 @@ class Worker:
             self._desk.run,
             self._server.watch_deadlines,
             self._refusals.run,
-            self._probe_postgres,
-            self._watch_cards,
-            self._watch_months,
+            self._watch.postgres,
+            self._watch.cards,
+            self._watch.months,
             self._keys.run,
             lambda: watch_policies(self._policies, self._rows),
             self._heartbeat,
@@ -259,7 +252,7 @@ class Worker:
             event(log, logging.INFO, "ready", run=self._run)
             if file.index == 0:
                 nursery.start_soon(keep_projecting, ProjectorFile(self._url, file.data_dir))
-                nursery.start_soon(self._watch_projector)
+                nursery.start_soon(self._watch.projector)
                 what = (self._pipeline, self._metrics, self._next_transaction_id, utc_now)
                 nursery.start_soon(Sweeper(self._rows, *what).run)
             async for _ in signals:
@@ -287,56 +280,6 @@ class Worker:
             self._metrics.queue_depth.set(self._pipeline.depth)
             self._metrics.waiting_cards.set(self._pipeline.cards_waited_for)
             await trio.sleep(0.25)
-
-    async def _probe_postgres(self) -> None:
-        """While Postgres is down, look for its return; requests are answered 91 meanwhile."""
-        while True:
-            await trio.sleep(_PROBE_PERIOD_S)
-            if not self._pipeline.journal_up:
-                try:
-                    if await read_epoch(self._rows) != self._programme.epoch:
-                        raise EpochChanged
-                except JournalDown as down:
-                    if str(down).startswith("JournalBehind"):  # for a person to look at
-                        event(log, logging.ERROR, "postgres-refused", error=str(down))
-                        await trio.sleep(10 * _PROBE_PERIOD_S)
-                else:
-                    self._pipeline.journal_up = True
-                    event(log, logging.INFO, "postgres-back")
-
-    async def _add_new_cards(self) -> None:
-        rows = await self._rows(
-            "select card_id, digest from card where card_id > $1 order by card_id limit 100000",
-            max(self._cards_known, len(self._tokens)),
-        )
-        for row in rows:
-            self._tokens.add(row["digest"], row["card_id"])
-            self._cards_known = row["card_id"]
-
-    async def _watch_cards(self) -> None:
-        """Cards issued since the token table was built."""
-        while True:
-            await trio.sleep(_NEW_CARDS_PERIOD_S)
-            with contextlib.suppress(JournalDown):
-                await self._add_new_cards()
-
-    async def _watch_months(self) -> None:
-        """Whether the journal's next month has been made."""
-        while True:
-            with contextlib.suppress(JournalDown):
-                rows = await self._rows("select months_ahead() as ahead")
-                self._months_ahead = rows[0]["ahead"]
-                self._metrics.months_ahead.set(self._months_ahead)
-            await trio.sleep(_MONTHS_PERIOD_S)
-
-    async def _watch_projector(self) -> None:
-        """How far the projections are behind the journal."""
-        while True:
-            with contextlib.suppress(JournalDown):
-                lag = (await self._rows("select links, seconds from projection_lag()"))[0]
-                self._metrics.projector_lag_links.set(lag["links"])
-                self._metrics.projector_lag_seconds.set(lag["seconds"])
-            await trio.sleep(_LAG_PERIOD_S)
 
     async def _listen_for_notices(self, reservation: ReservationStore) -> None:
         """Other workers' notices that a card somebody waits for is free."""
@@ -378,7 +321,7 @@ class Worker:
             return False, "draining"
         if not self._pipeline.journal_up:
             return False, "postgres down"
-        if self._months_ahead < 1:
+        if self._watch.months_ahead < 1:
             return False, "the journal has no partition for next month"
         return True, "ready"
 

@@ -69,7 +69,7 @@ where u.request_key = any($1::bytea[]) and u.card_id = any($2::bigint[]) and u.u
   and u.month >= $4
 """  # noqa: S608 -- the column list is the constant above
 
-_READ_TOKENS = "select card_id, digest from card where digest = any($1::bytea[])"
+_READ_ARCHIVED = "select card_id, version from opening.chain where card_id = any($1::bigint[])"
 
 _BARRIER = """
 insert into barrier (run, written_at) values ($1, now())
@@ -313,9 +313,10 @@ class JournalSession:
         )
         return sorted(map(_link, rows), key=lambda link: (link.card_id, link.version))
 
-    async def find_digests(self, digests: Sequence[bytes]) -> dict[bytes, int]:
-        """Cards by the digest of their number, for those the token table does not know yet."""
-        return {r["digest"]: r["card_id"] for r in await self._rows(_READ_TOKENS, digests)}
+    async def read_archived(self, card_ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Cards of these with archived links, each with the version of the last one."""
+        rows = await self._rows(_READ_ARCHIVED, list(card_ids))
+        return [(row["card_id"], row["version"]) for row in rows]
 
     async def rows(self, query: str, *args: Any) -> list[Any]:
         """Any other read; JournalDown when it fails."""

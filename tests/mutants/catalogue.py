@@ -159,6 +159,13 @@ MUTANTS = (
         (f"{_PIPELINE}a_poisonous_card_gets_96_and_its_neighbours_do_not_notice",),
     ),
     Mutant(
+        "an idle worker stays in the old server's cache",
+        "switch/watch.py",
+        "                await self._check_epoch()\n                await self.add_new_cards()",
+        "                await self.add_new_cards()",
+        ("tests/switch/test_watch.py::test_an_idle_worker_learns_of_another_server",),
+    ),
+    Mutant(
         "originals are looked for without regard to clocks that ran ahead",
         "switch/pipeline.py",
         "CLOCK_SLACK = datetime.timedelta(days=2)",
@@ -277,6 +284,20 @@ MUTANTS = (
         "    if at_its_end or left_minor in (0, final_minor):",
         "    if left_minor in (0, final_minor):",
         (f"{_RULES}transfers.py::test_nothing_left_at_all_is_partial_of_nothing",),
+    ),
+    Mutant(
+        "an advice of an archived request is posted again",
+        "rules/archived.py",
+        "is Operation.ADVICE and card.is_archived(request.own_request_key):",
+        "is Operation.ADVICE and False:",
+        (f"{_RULES}archived.py::test_the_advice_of_an_archived_request_is_for_people_to_look_at",),
+    ),
+    Mutant(
+        "what a quiet card remembers is not looked for in the openings",
+        "switch/pipeline.py",
+        "                working[card_id].archived_version = version",
+        "                pass",
+        (f"{_PIPELINE}the_repeat_of_what_was_archived_is_told_so_once_it_was_looked_for",),
     ),
     Mutant(
         "a reversal can be reversed",

@@ -14,6 +14,7 @@ import pytest
 import trio
 from journal_world import APPEND, World, project
 
+from rules.cards import WorkingCard
 from rules.requests import CreditTerms, Operation, Terminal
 from switch.archive import command, cut
 from switch.archive.command import archive
@@ -398,6 +399,29 @@ async def test_repeats_inside_the_horizon_find_their_links(
     await cut_through(url, place, 4, sealer, key, drop_tables=True)
     assert await session.read_history(query, month(2)) == before
     assert {link.key for link in before} >= query.keys
+    await session.close()
+
+
+async def test_what_a_quiet_card_remembers_is_found_in_the_openings(
+    old: World, url: str, place: Path, sealer: Sealer, key: SigningKey
+) -> None:
+    """Its window names links that no month has any more; the pipeline asks, and is told so."""
+    session = JournalSession(url, 1)
+    (link,) = await old.connection.rows(
+        "select request_key, version from link where card_id = 3 order by version desc limit 1"
+    )
+    assert await session.read_archived([1, 2, 3, 4]) == []
+    await cut_through(url, place, 4, sealer, key, drop_tables=True)
+    query = HistoryQuery(keys={link["request_key"]}, card_ids={3})
+    assert await session.read_history(query, datetime.date.min) == []
+    archived_versions = dict(await session.read_archived([3, 99]))
+    assert archived_versions == {3: link["version"]}
+    row = (await session.read_cards([3]))[3]
+    card = WorkingCard(3, row.facts, row.state, row.window)
+    assert card.lacks_link([link["request_key"]])
+    card.archived_version = archived_versions[3]
+    assert card.is_archived(link["request_key"])
+    assert not card.is_archived(bytes(16))
     await session.close()
 
 

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from rules.identity import request_key
 from rules.requests import Operation
+from rules.responses import Rule
 from switch.journal.journal import BatchRejected, JournalDown, Outcome
 from switch.journal.rows import CardRow
 from switch.pipeline import Ticket
@@ -683,6 +684,30 @@ async def test_the_horizon_reaches_back_sixty_days_to_the_first_of_its_month(
         house.submit(reversal)
         assert await house.answers_to([reversal]) == ["00"]
     assert [month.isoformat() for month in months] == ["2026-01-01"]
+
+
+async def test_the_repeat_of_what_was_archived_is_told_so_once_it_was_looked_for(
+    autojump_clock: MockClock,
+) -> None:
+    """The window names a link that no month of the journal has any more."""
+    house = House(lanes=1)
+    house.cards(1)
+    told = house.ticket(1, Operation.ADVICE)
+    repeat = Ticket(told.request, 1, trio.current_time(), trio.current_time() + 4, "repeat")
+    lost = Ticket(told.request, 1, trio.current_time(), trio.current_time() + 60, "lost")
+    async with working(house):
+        house.submit(told)
+        assert await house.answers_to([told]) == ["00"]
+        links = house.journal.links[1]
+        gone = links[:]
+        links.clear()
+        house.submit(lost)
+        assert await house.answers_to([lost]) == ["96"], "not archived: something is broken"
+        house.journal.archived[1] = gone[-1].version
+        house.submit(repeat)
+        assert await house.answers_to([repeat]) == ["00"]
+    assert house.observer.answers[repeat].rule is Rule.DONE_BEFORE
+    assert links == []
 
 
 # -- the cards go back --------------------------------------------------------------------------
