@@ -35,6 +35,8 @@ AT_ONCE = 200
 _BUSY_DEPTH = 1_000
 """Requests waiting for a batch from which on tills go first."""
 _ANSWER_WITHIN_S = 4.0
+_FIRST_FEES = month_of(20_454)
+"""January 2026: no fee has been taken before."""
 KINDS = {
     Operation.HOLD_EXPIRY: "hold",
     Operation.LOT_SWEEP: "lot",
@@ -57,12 +59,11 @@ where c.due_day > 0 and c.due_day < ($1::bigint - 1 + 840 * 60) / 86400
 order by c.due_day limit $2
 """
 _IDLE = """
-select card_id from card_life join card_head using (card_id)
+select card_id from card_life
 where programme_id = $1::bigint and last_active_day > 0 and last_active_day < $2::bigint
-  and fee_month < $3::bigint
-  and status = 3 and ecash_minor > 0
+  and fee_month = any($3::bigint[]) and status = 3 and ecash_minor > 0
   and ecash_minor > case when $4::bigint = 1 then promotional_minor else 0 end
-order by last_active_day limit $5
+limit $5
 """
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,8 @@ class Sweeper:
             if policy.dormancy_months and policy.dormancy_fee_minor:
                 month = month_of(policy.day(now_s - 1))
                 before = first_day_of(month - policy.dormancy_months)
-                query = (programme_id, before, month, int(policy.dormancy_spares_promo), AT_ONCE)
+                earlier = [0, *range(_FIRST_FEES, month)]
+                query = (programme_id, before, earlier, int(policy.dormancy_spares_promo), AT_ONCE)
                 idle += [(row, month) for row in await self._rows(_IDLE, *query)]
         for row, month in self._seen(Operation.DORMANCY_FEE, idle):
             what = f"dormancy|{month}"

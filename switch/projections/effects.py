@@ -312,7 +312,8 @@ def _life(card_id: int, programme_id: int, head: _Head) -> tuple[Any, ...]:
     ends = [lot.expires_day for lot in lots if lot.expires_day]
     given = [lot.available_minor for lot in head.ecash.lots if lot.origin in PROMOTIONAL]
     return (
-        *(card_id, programme_id, min(ends, default=0), head.last_active_day, head.fee_month),
+        *(card_id, programme_id, head.status, min(ends, default=0)),
+        *(head.last_active_day, head.fee_month),
         *(head.ecash.available_minor, sum(given)),
     )
 

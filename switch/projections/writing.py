@@ -27,8 +27,8 @@ TABLES: dict[str, tuple[str, ...]] = {
         *("voucher_held", "points_available", "points_held", "last_posted_at"),
     ),
     "card_life": (
-        *("card_id", "programme_id", "due_day", "last_active_day", "fee_month", "ecash_minor"),
-        "promotional_minor",
+        *("card_id", "programme_id", "status", "due_day", "last_active_day", "fee_month"),
+        *("ecash_minor", "promotional_minor"),
     ),
     "open_hold": (
         *("card_id", "version", "purse", "amount_minor", "expires_at", "merchant_id", "ended_by"),
@@ -77,10 +77,10 @@ on conflict (card_id) do update set
 
 _LIVES = """
 insert into card_life
-select * from unnest($1::bigint[], $2::int[], $3::int[], $4::int[], $5::int[], $6::bigint[],
-                     $7::bigint[])
+select * from unnest($1::bigint[], $2::int[], $3::smallint[], $4::int[], $5::int[], $6::int[],
+                     $7::bigint[], $8::bigint[])
 on conflict (card_id) do update set
-    programme_id = excluded.programme_id, due_day = excluded.due_day,
+    programme_id = excluded.programme_id, status = excluded.status, due_day = excluded.due_day,
     last_active_day = excluded.last_active_day, fee_month = excluded.fee_month,
     ecash_minor = excluded.ecash_minor, promotional_minor = excluded.promotional_minor
 """

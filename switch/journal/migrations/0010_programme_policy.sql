@@ -43,6 +43,7 @@ alter table terminal add column programme boolean not null default false;
 create table card_life (
     card_id bigint primary key,
     programme_id int not null,
+    status smallint not null,
     due_day int not null,                       -- first last day of its lots, since 1970-01-01; 0: none
     last_active_day int not null,               -- 0: unknown
     fee_month int not null,                     -- of its last dormancy fee, counted from year 0
@@ -50,8 +51,9 @@ create table card_life (
     promotional_minor bigint not null           -- of these, given by sponsors
 ) with (fillfactor = 70);
 create index card_life_due on card_life (due_day) where due_day > 0;
-create index card_life_idle on card_life (programme_id, last_active_day)
-    where last_active_day > 0 and ecash_minor > 0;
+-- Sought month by month of the last fee: who has paid this month's is never looked at again.
+create index card_life_idle on card_life (programme_id, fee_month, last_active_day)
+    where status = 3 and last_active_day > 0 and ecash_minor > 0;
 
 grant select on sponsor, card_limit, card_life to cardswitch_app;
 grant insert, update on card_life to cardswitch_app;
