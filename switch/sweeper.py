@@ -120,8 +120,8 @@ class Sweeper:
             yield row["card_id"], self._hold(row)
         for row in self._seen(Operation.LOT_SWEEP, await self._rows(_LOTS, now_s, AT_ONCE)):
             day = row["due_day"]
-            request = self._request(Operation.LOT_SWEEP, (day + 1) * DAY_S, f"lot|{day}")
-            yield row["card_id"], request
+            what = f"lot|{day}|{row['card_id']}"
+            yield row["card_id"], self._request(Operation.LOT_SWEEP, (day + 1) * DAY_S, what)
         idle: list[tuple[Any, int]] = []
         for programme_id, policy in self._policies.programmes.items():
             if policy.dormancy_months and policy.dormancy_fee_minor:
@@ -131,7 +131,7 @@ class Sweeper:
                 query = (programme_id, before, earlier, int(policy.dormancy_spares_promo), AT_ONCE)
                 idle += [(row, month) for row in await self._rows(_IDLE, *query)]
         for row, month in self._seen(Operation.DORMANCY_FEE, idle):
-            what = f"dormancy|{month}"
+            what = f"dormancy|{month}|{row['card_id']}"
             instant_s = first_day_of(month) * DAY_S
             request = self._request(Operation.DORMANCY_FEE, instant_s, what, fee_month=month)
             yield row["card_id"], request
@@ -149,9 +149,9 @@ class Sweeper:
                 Swept(self._metrics, KINDS[request.operation]),
             )
             for card_id, request in due
-            if request.key + card_id.to_bytes(8, "big") not in self._asked
+            if request.key not in self._asked
         ]
-        self._asked = {t.request.key + t.card_id.to_bytes(8, "big") for t in tickets}
+        self._asked = {ticket.request.key for ticket in tickets}
         if tickets:
             self._limited.event(logging.INFO, "swept", count=len(tickets))
             self._pipeline.submit(tickets)
@@ -161,7 +161,7 @@ class Sweeper:
         return self._request(
             Operation.HOLD_EXPIRY,
             row["expires_s"],
-            f"hold|{version}",
+            f"hold|{version}|{row['card_id']}",
             terminal=Terminal(SWITCH.terminal_id, row["merchant_id"], network=True),
             purse=Purse(row["purse"]),
             hold_version=version,

@@ -140,7 +140,7 @@ class Maker:
         made = self.make(action)
         request = msgspec.structs.replace(
             made.request,
-            key=request_key(instant_s, f"sweeper|{what}"),
+            key=request_key(instant_s, f"sweeper|{what}|{action.card}"),
             fingerprint=content_fingerprint(f"sweeper|{what}"),
             terminal=Terminal(0, 0, network=True),
             amount_given=False,

@@ -102,6 +102,14 @@ async def test_what_is_due_is_asked_for_under_keys_that_follow_from_it(
     assert swept.door.asked[2].request.fee_month == month_of(TODAY)
 
 
+async def test_no_two_cards_share_a_key(autojump_clock: MockClock, swept: Rounds) -> None:
+    """The journal is asked for a key whatever card has it: a month's fees are not one key."""
+    for due in (swept.tables.holds, swept.tables.lots, swept.tables.idle):
+        due.append(due[0] | {"card_id": 8})
+    await swept.seconds(1)
+    assert len({ticket.request.key for ticket in swept.door.asked}) == len(swept.door.asked) == 6
+
+
 async def test_the_same_is_asked_for_in_every_other_round_only(
     autojump_clock: MockClock, swept: Rounds
 ) -> None:
