@@ -8,8 +8,6 @@ there. Lots keep their origin, sponsor and expiry on the way.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from rules.booking import Moment, Policy, approve, refuse
@@ -120,6 +118,8 @@ def _receive(card: WorkingCard, purse: Purse, sent: list[LotMove]) -> list[LotMo
 
 def _on_its_way(card: WorkingCard, amount_minor: int) -> tuple[Posting, ...]:
     """The posting of value that leaves a card for another (above 0), or comes in from one."""
+    if not amount_minor:
+        return ()
     way = AccountKind.TRANSFER, card.facts.programme_id
     own = AccountKind.CARD, card.card_id
     debit, credit = (own, way) if amount_minor > 0 else (way, own)
@@ -151,7 +151,8 @@ def reverse_transfer(
     """Undo a transfer as far as the receiver still has its value, whatever has become of the cards.
 
     What the receiver has spent by then stays spent: nobody owes it, and no later reversal asks for
-    it. HistoryMissing without the receiver's card or its link.
+    it. Where it has nothing left that is a link of its chain, too: a state of it that was old may
+    not decide. HistoryMissing without the receiver's card or its link.
     """
     receipt = other.known.get(original.other_version) if other is not None else None
     if other is None or receipt is None or other.card_id != original.other_card_id:
@@ -169,14 +170,12 @@ def reverse_transfer(
     found_minor = min(purse.available_minor, left_minor - final_minor)
     rule = Rule.NONE if found_minor == left_minor - final_minor else Rule.SPENT
     state = ReversalState.PARTIAL if final_minor or rule else ReversalState.REVERSED
-    end: dict[str, Any] = {"undoes": original.version, "rule": rule, "reversal_state": state}
-    if not found_minor:
-        return approve(request, card, moment, status_before=status, **end)
     given = net([*receipt.moves, *restoring_moves(other, receipt)])
     taken = take_back(purse.lots, given, found_minor)
     sources = _sources(card, original, receipt, taken)
     counted = (original.purse, original.version, found_minor)
-    uncount_spent(card, moment, policy, *counted, wholly=found_minor == left_minor)
+    if found_minor:
+        uncount_spent(card, moment, policy, *counted, wholly=found_minor == left_minor)
     answer = approve(
         request,
         card,
@@ -186,8 +185,10 @@ def reverse_transfer(
         moves=net(give_back(card.state.purse(original.purse).lots, sources, found_minor)),
         postings=_on_its_way(card, -found_minor),
         status_before=status,
+        undoes=original.version,
+        rule=rule,
+        reversal_state=state,
         other=(other.card_id, other.state.version + 1),
-        **end,
     )
     approve(
         _counterpart(request, Operation.REVERSAL, card, other),

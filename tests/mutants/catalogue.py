@@ -300,6 +300,16 @@ MUTANTS = (
         (f"{_PIPELINE}the_repeat_of_what_was_archived_is_told_so_once_it_was_looked_for",),
     ),
     Mutant(
+        "a receiver that has nothing left is believed without its row",
+        "rules/transfers.py",
+        "    given = net([*receipt.moves, *restoring_moves(other, receipt)])",
+        "    if not found_minor:\n"
+        "        how = {'undoes': original.version, 'rule': rule, 'reversal_state': state}\n"
+        "        return approve(request, card, moment, status_before=status, **how)\n"
+        "    given = net([*receipt.moves, *restoring_moves(other, receipt)])",
+        (f"{_RULES}transfers.py::test_nothing_left_at_all_is_partial_of_nothing",),
+    ),
+    Mutant(
         "a reversal can be reversed",
         "rules/reversal.py",
         "    if not original.approved or original.operation is Operation.REVERSAL:\n",

@@ -84,7 +84,7 @@ class Judge:
         for at, link in enumerate(self._database.links):
             first, _ = self._spans.get(link["batch_id"], (at, 0))
             self._spans[link["batch_id"]] = first, at + 1
-        self._receivers: list[tuple[dict[str, Any], int, str, int]] = []
+        self._unfit: list[tuple[dict[str, Any], int, int]] = []
         """Links that say something of another card as it was then, and what."""
         self._models: dict[int, CardModel] = {}
         self._states: dict[int, list[tuple[int, int, int]]] = {}
@@ -200,17 +200,11 @@ class Judge:
             demand(known, "an advice whose own request may still come", link, message)
         model.apply(message, expected, link, link["now_s"])
         model.look_for_late(link)
-        if "receiver" in expected:
-            original = self._messages_under(message["names_key"])
-            receiver = message["to"] if message["op"] == "transfer" else original["to"]
-            said = (expected["receiver"], message["amount"])
-            self._receivers.append((link, receiver, *said))
+        if expected.get("unfit"):
+            self._unfit.append((link, message["to"], message["amount"]))
         self._check_postings(message, expected, link)
         if link["code"] in ("00", "10"):
             self._check_balances(model, message, answer)
-
-    def _messages_under(self, key: str) -> dict[str, Any]:
-        return next((m for (k, _), m in self._messages.items() if k == key), {"to": 0})
 
     def _half(self, link: dict[str, Any]) -> dict[str, Any] | None:
         """The link on another card that is one transaction with this one; it says so, too."""
@@ -244,20 +238,16 @@ class Judge:
         self._check_postings(message, {"effect": link["effect"], "way": True}, link)
 
     def _check_receivers(self) -> None:
-        """What was said of another card was so at the time."""
-        for link, card_id, what, amount in self._receivers:
+        """Which cards could not receive, could not at the time."""
+        for link, card_id, amount in self._unfit:
             model = self._models.get(card_id)
-            if what == "unfit" and model is None:
+            if model is None:
                 continue
-            demand(model is not None, "taken from no card", link)
             first, last = self._spans[link["batch"]]
             versions = range(self._version_at(card_id, first), self._version_at(card_id, last) + 1)
             states = [self._states[card_id][version] for version in versions]
-            if what == "unfit":
-                unfit = [s != ACTIVE or not model.has_room(amount, a + h) for a, h, s in states]
-                demand(any(unfit), "a card that could receive", link)
-            else:
-                demand(any(a == 0 for a, *_ in states), "a receiver that had some of it", link)
+            unfit = [s != ACTIVE or not model.has_room(amount, a + h) for a, h, s in states]
+            demand(any(unfit), "a card that could receive", link)
 
     def _check_balances(
         self, model: CardModel, message: dict[str, Any], answer: dict[str, Any]

@@ -140,7 +140,7 @@ class CardModel(Lives, Days):
         sent = {"code": "00", "effect": -amount, "amount": amount, "way": True}
         sent = self.limited(sent, self._now_s)
         if sent["code"] == "00" and message["half"] is None:
-            return {"code": "05", "rules": {"TOCARD"}, "receiver": "unfit", "looked": True}
+            return {"code": "05", "rules": {"TOCARD"}, "unfit": True, "looked": True}
         return sent
 
     def _cash_out(self, message: Message) -> Expected:
@@ -307,8 +307,7 @@ class CardModel(Lives, Days):
     def _untransfer(self, message: Message, undone: int) -> Expected:
         """All that the receiver still has, and no more than is left of the transfer."""
         half, spent = message["half"], {"rs": "PARTIAL", "rules": {"SPENT"}, "way": True}
-        if half is None:
-            return spent | {"receiver": "empty", "amount": 0}
+        demand(half is not None, "the receiver's half is missing", message)
         found = min(undone, half["available"] - half["effect"])
         if found < undone:
             return spent | {"effect": found, "amount": found}
