@@ -31,7 +31,7 @@ set local cursor_tuple_fraction = 1; set local idle_in_transaction_session_timeo
 """
 
 BY_CARD = "set local enable_nestloop = on"
-"""For the replay, which looks for single links of other cards."""
+"""For what looks for single links of cards: the last one of each, those of others in the replay."""
 
 _Result = tuple[int, int, list[Finding]]
 

@@ -185,17 +185,17 @@ select coalesce(c.card_id, l.card_id) as card_id, c.version, c.batch_id, c.statu
        o.request_window as opening_window
 from card_state c
 full join (
-    select card_id, max(version) as last,
+    select card_id, max(version) as last, max(month) as last_month,
            string_agg(request_key || int4send(version), ''::bytea order by version)
                filter (where place <= $2) as keys,
            max(case when place > $2 then
                case substr(request_key, 1, 4) when '\\x00000000' then 'ffffffff'
                else encode(substr(request_key, 1, 4), 'hex') end end) as dropped
     from (
-        select card_id, version, request_key,
+        select card_id, version, month, request_key,
                row_number() over (partition by card_id order by version desc) as place
         from link where month > $1) as placed
     group by card_id) as l on l.card_id = c.card_id
-left join link b on b.card_id = l.card_id and b.version = l.last and b.month > $1
+left join link b on b.card_id = l.card_id and b.version = l.last and b.month = l.last_month
 left join opening.chain o on o.card_id = coalesce(c.card_id, l.card_id)
 """

@@ -174,6 +174,7 @@ class _Verification:
                 check = CHECKS[row["number"]]
                 found = Finding(check, row["card_id"], row["version"], row["what"])
                 self.report.findings.append(found)
+        await self._main.script(BY_CARD)
         _, faults = await self._main.unit(lambda raw: rows.check_rows(raw, self.through))
         self.report.findings += faults
 
