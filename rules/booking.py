@@ -96,9 +96,10 @@ def approve(
     purse = card.state.purse(request.purse)
     purse.available_minor += effect_minor
     purse.held_minor += held_minor
-    if min(purse.available_minor, purse.held_minor) < 0 or effect_minor != sum(
-        m.amount_minor for m in moves or ()
-    ):
+    moved_minor = 0
+    for move in moves or ():
+        moved_minor += move.amount_minor
+    if purse.available_minor < 0 or purse.held_minor < 0 or effect_minor != moved_minor:
         raise ValueError("a link's effect is not what its lots moved")
     tells_balance = request.operation not in _WITHOUT_BALANCE
     transaction_id = request.transaction_id

@@ -217,7 +217,8 @@ class WorkingCard:
         """DE 54 for one purse: the ledger amount, then the available one."""
         held = self.state.purse(purse)
         currency = purse.currency(self.facts.currency)
+        available = additional_amount(purse, "02", currency, held.available_minor)
+        if held.held_minor == 0:  # one amount, told twice
+            return f"{available[:2]}01{available[4:]}{available}"
         ledger_minor = held.available_minor + held.held_minor
-        return additional_amount(purse, "01", currency, ledger_minor) + additional_amount(
-            purse, "02", currency, held.available_minor
-        )
+        return additional_amount(purse, "01", currency, ledger_minor) + available
