@@ -17,8 +17,9 @@ $(VENV)/.built: $(SOURCES)
 run: setup
 	$(BIN)/cardswitch up --demo --data .data
 
+# In as many processes as there are cores, four at most; the tests of a file stay together.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Many seeds of the deterministic simulator, on all cores; a seed that fails is shown as its shortest
 # story. SEEDS=1-20000 is over a million messages.

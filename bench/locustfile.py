@@ -73,7 +73,8 @@ class Programme:
             each["id"]: MacKey(MacAlgorithm(each["mac"]), bytes.fromhex(each["mac_key"]))
             for each in self.terminals
         }
-        self.active = [card for card in demo["cards"] if card["status"] == "active"]
+        contract = [card for card in demo["cards"] if "programme" not in card]  # without limits
+        self.active = [card for card in contract if card["status"] == "active"]
         self.issued = [card for card in demo["cards"] if card["status"] == "issued"]
         first = process_number * _STANS_PER_PROCESS
         self.stans: dict[str, Iterator[int]] = {

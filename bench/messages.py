@@ -100,7 +100,8 @@ class _Till:
         self._demo = demo
         self._terminal = terminal
         self._random = random.Random(seed)
-        active = [card for card in demo["cards"] if card["status"] == "active"]
+        contract = [card for card in demo["cards"] if "programme" not in card]  # without limits
+        active = [card for card in contract if card["status"] == "active"]
         self._active = active[:-_DROP_CARDS]
         self._wanted = active[-1 - drop % _DROP_CARDS]
         self._issued = [card for card in demo["cards"] if card["status"] == "issued"]

@@ -12,6 +12,7 @@ from rules.cards import CardStatus, Hold, WorkingCard
 from rules.holds import find_hold, release, split_pinned
 from rules.identity import key_instant
 from rules.ledger import AccountKind, Answer, Posting
+from rules.limits import count_spent, uncount_spent
 from rules.lots import LotMove, take
 from rules.requests import CardRequest, Operation
 from rules.responses import Rule
@@ -36,7 +37,7 @@ def advise(request: CardRequest, card: WorkingCard, moment: Moment, policy: Poli
     if hold_link is not None:
         hold = next((h for h in card.state.holds if h.version == hold_link.version), None)
         if hold is not None:
-            return _complete(request, card, moment, hold)
+            return _complete(request, card, moment, policy, hold)
         undoers = card.undoers(hold_link.version)
         if any(link.operation is Operation.COMPLETION for link in undoers):
             return _without_effect(request, card, moment, Rule.DONE_BEFORE)
@@ -45,7 +46,7 @@ def advise(request: CardRequest, card: WorkingCard, moment: Moment, policy: Poli
     rule = _objection(request, card, moment, policy)
     if rule is not Rule.NONE:
         return suspend(request, card, moment, request.amount_minor, rule)
-    return _post(request, card, moment)
+    return _post(request, card, moment, policy)
 
 
 def _objection(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Rule:
@@ -69,12 +70,14 @@ def _is_late(key: bytes, moment: Moment, policy: Policy) -> bool:
     return bool(instant_s) and instant_s < moment.now_s - policy.horizon_s
 
 
-def _post(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _post(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     """Take the sale from the card; what it lacks is shortfall, and the card is frozen."""
     purse = card.state.purse(request.purse)
     status_before = card.state.status
     found_minor = min(purse.available_minor, request.amount_minor)
     moves = take(purse.lots, found_minor)
+    if found_minor:
+        count_spent(card, moment, policy, request.purse, found_minor)
     postings = card_to_merchant(card, request, found_minor)
     missing_minor = request.amount_minor - found_minor
     if missing_minor:
@@ -93,7 +96,9 @@ def _post(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
     )
 
 
-def _complete(request: CardRequest, card: WorkingCard, moment: Moment, hold: Hold) -> Answer:
+def _complete(
+    request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy, hold: Hold
+) -> Answer:
     """Post a completion: from its hold first, the merchant's tolerance above it from the card.
 
     The rest of the hold goes back to its lots. What exceeds the tolerance is suspense, what the
@@ -114,6 +119,9 @@ def _complete(request: CardRequest, card: WorkingCard, moment: Moment, hold: Hol
     above_moves = take(purse.lots, found_minor)
     moves += above_moves
     posted_minor = from_hold_minor + found_minor
+    count_spent(card, moment, policy, hold.purse, found_minor, times=0)
+    rest_minor = hold.amount_minor - from_hold_minor
+    uncount_spent(card, moment, policy, hold.purse, hold.version, rest_minor, wholly=False)
     postings = card_to_merchant(card, request, posted_minor)
     missing_minor = above_minor - found_minor
     excess_minor = amount_minor - from_hold_minor - above_minor

@@ -14,6 +14,8 @@ from rules.advices import advise
 from rules.archived import tell_of_archived
 from rules.booking import Moment, Policy
 from rules.cards import WorkingCard
+from rules.dormancy import charge_dormancy
+from rules.expiry import expire_due, renew_returned, sweep_lots
 from rules.holds import expire_hold, open_hold
 from rules.ledger import Answer, Link
 from rules.operations import OPERATIONS
@@ -27,6 +29,9 @@ from rules.uploads import upload
 from rules.verification import check_secrets
 
 __all__ = ["decide", "lacks_history"]
+
+_MOVES_NOTHING = frozenset({Operation.BALANCE, Operation.OUTCOME, Operation.UPLOAD})
+"""They only show, or note: what is due on the card stays there until something moves."""
 
 
 def decide(
@@ -48,6 +53,40 @@ def decide(
     prior = card.find(request.key)
     if prior is not None:
         return _repeated(request, card, prior)
+    if request.operation in _MOVES_NOTHING:
+        return _decide(request, card, moment, policy, other)
+    if card.state.ends_from:
+        expire_due(card, moment, policy)
+    if other is None:
+        answer = _decide(request, card, moment, policy, None)
+    else:
+        answer = _decide_both(request, card, moment, policy, other)
+    if card.state.ends_from:
+        renew_returned(card, moment, policy)
+    return answer
+
+
+def _decide_both(
+    request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy, other: WorkingCard
+) -> Answer:
+    """The same for a transfer or its reversal: the other card's value is past its day, too."""
+    ends = other.facts.programme_id == card.facts.programme_id  # else it is not touched
+    if ends and other.state.ends_from:
+        expire_due(other, moment, policy)
+    answer = _decide(request, card, moment, policy, other)
+    if ends and other.state.ends_from:
+        renew_returned(other, moment, policy)
+    return answer
+
+
+def _decide(
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    policy: Policy,
+    other: WorkingCard | None,
+) -> Answer:
+    """What is no repeat, with nothing on the card that is past its last day."""
     if request.operation is Operation.REVERSAL:
         if request.original_key in card.keys_elsewhere and card.find(request.original_key) is None:
             return _differs(request, Rule.OTHER_CARD)
@@ -60,14 +99,18 @@ def decide(
         return upload(request, card, moment)
     if request.operation is Operation.HOLD_EXPIRY:
         return expire_hold(request, card, moment)
+    if request.operation is Operation.LOT_SWEEP:
+        return sweep_lots(request)
+    if request.operation is Operation.DORMANCY_FEE:
+        return charge_dormancy(request, card, moment, policy)
     refusal = check_secrets(request, card, moment, policy)
     if refusal is not None:
         return refusal
     if request.operation is Operation.HOLD:
         return open_hold(request, card, moment, policy)
     if request.operation is Operation.TRANSFER:
-        return transfer(request, card, other, moment)
-    return OPERATIONS[request.operation](request, card, moment)
+        return transfer(request, card, other, moment, policy)
+    return OPERATIONS[request.operation](request, card, moment, policy)
 
 
 def lacks_history(request: CardRequest, card: WorkingCard) -> bool:

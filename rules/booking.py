@@ -7,33 +7,40 @@ import msgspec
 from rules.cards import WorkingCard
 from rules.identity import derived_transaction_id
 from rules.ledger import AccountKind, Answer, Link, Posting
-from rules.lots import LotMove
+from rules.lots import LotMove, Origin
 from rules.money import Counts
+from rules.policy import DAY_S, PROMOTIONAL, Policy
 from rules.requests import CardRequest, Operation
 from rules.responses import Response, ReversalState, Rule
 from rules.settlement import count
 
-__all__ = ["Moment", "Policy", "approve", "card_to_merchant", "refuse", "unknown_card"]
+__all__ = [
+    "Moment",
+    "Policy",
+    "approve",
+    "card_to_giver",
+    "card_to_merchant",
+    "refuse",
+    "unknown_card",
+]
 
 
 _WITHOUT_BALANCE = frozenset(
     {
         *(Operation.REVERSAL, Operation.ADVICE, Operation.COMPLETION),
         *(Operation.UPLOAD, Operation.RECEIPT),
+        *(Operation.LOT_EXPIRY, Operation.LOT_RENEWAL, Operation.DORMANCY_FEE),
     }
 )
 """DE 54 goes with the answers to authorizations and financial requests alone."""
-
-
-class Policy(msgspec.Struct, frozen=True):
-    """The programme's numbers."""
-
-    pin_tries_max: int = 5
-    code_tries_max: int = 5
-    horizon_s: int = 60 * 86_400
-    """How old an original may be for a reversal to find it."""
-    hold_s: int = 7 * 86_400
-    """How long a hold lasts."""
+_ACTIVITY = frozenset(
+    {
+        *(Operation.ACTIVATE, Operation.ACTIVATE_PREVALUED, Operation.LOAD, Operation.REDEEM),
+        *(Operation.RETURN, Operation.CASH_OUT, Operation.HOLD, Operation.COMPLETION),
+        *(Operation.ADVICE, Operation.TRANSFER, Operation.RECEIPT),
+    }
+)
+"""What shows that somebody uses the card."""
 
 
 class Moment(msgspec.Struct, frozen=True, gc=False):
@@ -64,6 +71,17 @@ def card_to_merchant(
             ),
         )
     return ()
+
+
+def card_to_giver(
+    card: WorkingCard, request: CardRequest, amount_minor: int, origin: Origin, sponsor_id: int
+) -> tuple[Posting, ...]:
+    """As `card_to_merchant`, with who gave such value: the sponsor, where it is promotional."""
+    if origin not in PROMOTIONAL or not amount_minor:
+        return card_to_merchant(card, request, amount_minor)
+    own, sponsor = (AccountKind.CARD, card.card_id), (AccountKind.PROMO, sponsor_id)
+    debit, credit = (own, sponsor) if amount_minor > 0 else (sponsor, own)
+    return (Posting(*debit, *credit, abs(amount_minor)),)
 
 
 def approve(
@@ -99,6 +117,8 @@ def approve(
     moved_minor = 0
     for move in moves or ():
         moved_minor += move.amount_minor
+        if move.expires_day and move.amount_minor > 0:
+            card.state.note_end(move.expires_day)
     if purse.available_minor < 0 or purse.held_minor < 0 or effect_minor != moved_minor:
         raise ValueError("a link's effect is not what its lots moved")
     tells_balance = request.operation not in _WITHOUT_BALANCE
@@ -125,6 +145,10 @@ def approve(
     if not request.foreign_currency:  # what is in no purse's currency is in no totals either
         link.counts, link.counted_minor = counted or count(request.operation, postings)
     link.other_card_id, link.other_version = other
+    if request.terms is not None:
+        link.order_reference = request.terms.order_reference
+    if request.operation in _ACTIVITY:
+        card.state.last_active_day = moment.now_s // DAY_S
     card.append(link, moment.batch_id)
     return answer
 
@@ -136,6 +160,7 @@ def refuse(
     response: Response,
     rule: Rule,
     reversal_state: ReversalState = ReversalState.NONE,
+    resets_s: int = 0,
 ) -> Answer:
     """Append the link of a refusal: it moves nothing, and a repeat hears it again."""
     if response is Response.NO_SUCH_CARD:
@@ -148,6 +173,7 @@ def refuse(
             request.rrn or transaction_id,
             rule,
             reversal_state=reversal_state,
+            resets_s=resets_s,
         )
     link = _link(request, card, answer)
     link.status_before = card.state.status

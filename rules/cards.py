@@ -16,6 +16,7 @@ __all__ = [
     "CardFacts",
     "CardState",
     "CardStatus",
+    "DayTotals",
     "HistoryMissing",
     "Hold",
     "PurseState",
@@ -51,6 +52,8 @@ class CardFacts(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Keyed digest of the card verification code; empty for a card without one."""
     face_value_minor: int = 0
     """What a pre-valued card is worth when it is activated; 0 for a card without a face value."""
+    limit_class: int = 0
+    """Which of its programme's limits are its own; 0 for those of all cards."""
 
 
 class PurseState(msgspec.Struct, array_like=True, gc=False):
@@ -59,6 +62,34 @@ class PurseState(msgspec.Struct, array_like=True, gc=False):
     available_minor: int = 0
     held_minor: int = 0
     lots: list[Lot] = []
+
+
+class DayTotals(msgspec.Struct, array_like=True, gc=False):
+    """What was spent on one of the programme's days, where it is limited."""
+
+    day: int
+    """Since 1970-01-01."""
+    from_version: int
+    """The card's version when it began to be counted: later links are of that day."""
+    ecash_minor: int = 0
+    ecash_count: int = 0
+    voucher_minor: int = 0
+    voucher_count: int = 0
+
+    def of(self, purse: Purse) -> tuple[int, int]:
+        """Amount and number. Points are not counted."""
+        if purse is Purse.ECASH:
+            return self.ecash_minor, self.ecash_count
+        return (self.voucher_minor, self.voucher_count) if purse is Purse.VOUCHER else (0, 0)
+
+    def add(self, purse: Purse, amount_minor: int, times: int) -> None:
+        """Count more, or less (below 0), never below zero."""
+        if purse is Purse.ECASH:
+            self.ecash_minor = max(self.ecash_minor + amount_minor, 0)
+            self.ecash_count = max(self.ecash_count + times, 0)
+        elif purse is Purse.VOUCHER:
+            self.voucher_minor = max(self.voucher_minor + amount_minor, 0)
+            self.voucher_count = max(self.voucher_count + times, 0)
 
 
 class Hold(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -89,6 +120,14 @@ class CardState(msgspec.Struct, array_like=True, gc=False):
     lots_made: int = 0
     status_before_block: CardStatus = CardStatus.ACTIVE
     holds: list[Hold] = []
+    ends_from: int = 0
+    """No lot of it ends before this day (since 1970-01-01); 0 where none ever does."""
+    spent: DayTotals | None = None
+    """Of the last day on which it was spent from; None where no day is limited."""
+    last_active_day: int = 0
+    """The UTC day on which the card was last used; 0 for unknown."""
+    fee_month: int = 0
+    """The latest month (`month_of`) for which a fee was taken from the dormant card."""
 
     @staticmethod
     def new() -> CardState:
@@ -104,6 +143,16 @@ class CardState(msgspec.Struct, array_like=True, gc=False):
             self.status_before_block = CardStatus.FROZEN
         elif self.status in (CardStatus.ISSUED, CardStatus.UNLOCKED, CardStatus.ACTIVE):
             self.status = CardStatus.FROZEN
+
+    def note_end(self, last_day: int) -> None:
+        """A lot with this last day is there now."""
+        if not 0 < self.ends_from <= last_day:
+            self.ends_from = last_day
+
+    def first_end(self) -> int:
+        """The first last day of its lots; 0 where none ends."""
+        lots = (*self.ecash.lots, *self.voucher.lots, *self.points.lots)
+        return min((lot.expires_day for lot in lots if lot.expires_day), default=0)
 
     def purse(self, purse: Purse) -> PurseState:
         """The purse that an account type of DE 3 names."""
@@ -213,12 +262,19 @@ class WorkingCard:
         """The approved links that undid the link of this version."""
         return [link for link in self.known.values() if link.undoes == version and link.approved]
 
-    def balances(self, purse: Purse) -> str:
-        """DE 54 for one purse: the ledger amount, then the available one."""
+    def balances(self, purse: Purse, today: int = 0) -> str:
+        """DE 54 for one purse: the ledger amount, then the available one.
+
+        `today`: without the lots whose last day was before it, where these still are on the card.
+        """
         held = self.state.purse(purse)
         currency = purse.currency(self.facts.currency)
-        available = additional_amount(purse, "02", currency, held.available_minor)
+        available_minor = held.available_minor
+        if 0 < self.state.ends_from < today:
+            over = [lot.available_minor for lot in held.lots if lot.is_over(today)]
+            available_minor -= sum(over)
+        available = additional_amount(purse, "02", currency, available_minor)
         if held.held_minor == 0:  # one amount, told twice
             return f"{available[:2]}01{available[4:]}{available}"
-        ledger_minor = held.available_minor + held.held_minor
+        ledger_minor = available_minor + held.held_minor
         return additional_amount(purse, "01", currency, ledger_minor) + available

@@ -11,6 +11,7 @@ import msgspec
 from rules.booking import Moment, Policy, approve, refuse
 from rules.cards import CardStatus, Hold, WorkingCard
 from rules.ledger import Answer, Link
+from rules.limits import spend, uncount_spent
 from rules.lots import LotMove, give_back, take
 from rules.requests import CardRequest, Operation
 from rules.responses import Response, ReversalState, Rule
@@ -44,6 +45,9 @@ def open_hold(request: CardRequest, card: WorkingCard, moment: Moment, policy: P
         if not request.partial_allowed or purse.available_minor == 0:
             return refuse(request, card, moment, Response.INSUFFICIENT, Rule.FUNDS)
         amount_minor, response = purse.available_minor, Response.PARTIAL
+    refusal = spend(request, card, moment, policy, amount_minor)
+    if refusal is not None:
+        return refusal
     pinned = take(purse.lots, amount_minor)
     expires_s = moment.now_s + policy.hold_s
     version = card.state.version + 1
@@ -135,7 +139,9 @@ def expire_hold(request: CardRequest, card: WorkingCard, moment: Moment) -> Answ
     )
 
 
-def reverse_hold(request: CardRequest, card: WorkingCard, moment: Moment, original: Link) -> Answer:
+def reverse_hold(
+    request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy, original: Link
+) -> Answer:
     """A reversal of a hold gives it back, or a part of it (DE 95 names what is to stay held)."""
     hold = next((hold for hold in card.state.holds if hold.version == original.version), None)
     status = card.state.status
@@ -154,6 +160,9 @@ def reverse_hold(request: CardRequest, card: WorkingCard, moment: Moment, origin
             request, card, moment, status_before=status, reversal_state=ReversalState.ALREADY
         )
     moves = release(card, hold, released_minor)
+    wholly = not final_minor
+    counted = (hold.purse, hold.version, released_minor)
+    uncount_spent(card, moment, policy, *counted, wholly=wholly)
     return approve(
         request,
         card,

@@ -65,6 +65,8 @@ class Answer(msgspec.Struct, array_like=True, frozen=True, gc=False):
     original_response: str = ""
     """`OC`: the stored code of the original that was asked for."""
     original_state: OriginalState = OriginalState.NONE
+    resets_s: int = 0
+    """`RT`: when the counter of the rule that spoke begins anew, in UTC seconds; 0 for none."""
 
 
 class Link(msgspec.Struct, gc=False):
@@ -109,6 +111,8 @@ class Link(msgspec.Struct, gc=False):
     other_card_id: int = 0
     """The other card of a transfer, or of its reversal, and the version of the link on it."""
     other_version: int = 0
+    order_reference: str = ""
+    """Of a refund: the order that was not filled."""
 
     @property
     def taken(self) -> tuple[LotMove, ...]:

@@ -51,6 +51,10 @@ class Lot(msgspec.Struct, array_like=True, gc=False):
     sponsor_id: int = 0
     """Who pays for promotional value; 0 for nobody."""
 
+    def is_over(self, today: int) -> bool:
+        """Whether its last day was before this one."""
+        return 0 < self.expires_day < today
+
 
 class LotMove(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Value that left a lot (amount below zero) or came into one (above)."""

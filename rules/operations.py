@@ -4,40 +4,103 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rules.booking import Moment, approve, card_to_merchant, refuse
+import msgspec
+
+from rules.booking import Moment, approve, card_to_giver, card_to_merchant, refuse
 from rules.cards import CardStatus, WorkingCard
-from rules.ledger import Answer
+from rules.ledger import Answer, Posting
+from rules.limits import refusal_by_return_limit, room_for, spend
 from rules.lots import Lot, LotMove, Origin, give_back, restorable, take
-from rules.money import AMOUNT_MINOR_MAX, Purse
-from rules.requests import CardRequest, Operation
+from rules.money import Purse
+from rules.policy import PROMOTIONAL, Policy
+from rules.requests import CardRequest, CreditTerms, Operation
 from rules.responses import Response, Rule
 from rules.restoring import restorable_minor, restoring_moves
 from rules.status import refusal_by_status
 
 __all__ = ["OPERATIONS"]
 
+_LIFE_DAYS_MAX = 36_525
+_PAID = CreditTerms(Origin.PAID, cashable=True)
+_RETURNED = CreditTerms(Origin.REFUND, cashable=False)
+"""A return that names no sale."""
 _SALES = frozenset({Operation.REDEEM, Operation.COMPLETION, Operation.ADVICE})
 
 
 def _credit(
-    request: CardRequest, card: WorkingCard, moment: Moment, amount_minor: int
+    request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy, amount_minor: int
 ) -> list[LotMove] | Answer:
-    """A new lot of paid value, or the refusal when the purse cannot count that much."""
-    purse = card.state.purse(request.purse)
-    if purse.available_minor + purse.held_minor + amount_minor > AMOUNT_MINOR_MAX:
+    """A new lot of the kind asked for, or the refusal: of the kind, or of that much."""
+    terms = request.terms
+    if terms is None:
+        return _new_lot(request, card, moment, policy, amount_minor, _PAID)
+    refusal = _refusal_of_terms(request, terms, card, moment, policy)
+    if refusal is not None:
+        return refusal
+    if terms.cashable is None:
+        cashable = _may_be_cashable(terms.origin, policy)
+        terms = msgspec.structs.replace(terms, cashable=cashable)
+    return _new_lot(request, card, moment, policy, amount_minor, terms)
+
+
+def _may_be_cashable(origin: Origin, policy: Policy) -> bool:
+    return origin is Origin.PAID or (origin is Origin.REFUND and policy.refund_cashable)
+
+
+def _new_lot(
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    policy: Policy,
+    amount_minor: int,
+    terms: CreditTerms,
+) -> list[LotMove] | Answer:
+    """A new lot, or the refusal when the purse may not have that much."""
+    if not room_for(card, policy, request.purse, amount_minor):
         return refuse(request, card, moment, Response.OVER_AMOUNT_LIMIT, Rule.BALANCE_LIMIT)
+    last_day = terms.last_day or policy.last_day(terms.origin, moment.now_s)
     card.state.lots_made += 1
-    lot = Lot(card.state.lots_made, amount_minor, cashable=request.purse is Purse.ECASH)
-    purse.lots.append(lot)
-    return [LotMove(lot.lot_id, amount_minor, lot.origin, lot.cashable, 0, 0)]
+    cashable = bool(terms.cashable) and request.purse is Purse.ECASH
+    lot = Lot(
+        *(card.state.lots_made, amount_minor, terms.origin, cashable),
+        *(last_day, terms.sponsor_id),
+    )
+    card.state.purse(request.purse).lots.append(lot)
+    return [
+        LotMove(
+            *(lot.lot_id, amount_minor, lot.origin, lot.cashable),
+            *(lot.expires_day, lot.sponsor_id),
+        )
+    ]
 
 
-def _unlock(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _refusal_of_terms(
+    request: CardRequest, terms: CreditTerms, card: WorkingCard, moment: Moment, policy: Policy
+) -> Answer | None:
+    """What kind of value a credit is, the programme's own terminals say; and what they may say."""
+    if not request.terminal.programme:
+        return refuse(request, card, moment, Response.NOT_PERMITTED_TO_TERMINAL, Rule.PERMISSION)
+    rule = Rule.NONE
+    today = policy.day(moment.now_s)
+    if terms.sponsor_id not in (policy.sponsors if terms.origin in PROMOTIONAL else {0}):
+        rule = Rule.SPONSOR
+    elif terms.last_day and not today <= terms.last_day <= today + _LIFE_DAYS_MAX:
+        rule = Rule.LAST_DAY
+    elif terms.cashable and not _may_be_cashable(terms.origin, policy):
+        rule = Rule.CASHABLE
+    elif terms.origin is Origin.REFUND and not terms.order_reference:
+        rule = Rule.ORDER
+    if rule is not Rule.NONE:
+        return refuse(request, card, moment, Response.INVALID_TRANSACTION, rule)
+    return None
+
+
+def _unlock(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(request, card, moment, CardStatus.ISSUED)
     return refusal or _set_status(request, card, moment, CardStatus.UNLOCKED)
 
 
-def _activate(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _activate(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     amount_minor = request.amount_minor
     answered_minor = None
     status = card.state.status
@@ -51,7 +114,7 @@ def _activate(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer
         if face_value_minor == 0 or amount_minor not in (0, face_value_minor):
             return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.FACE_VALUE)
         amount_minor = answered_minor = face_value_minor
-    moves = _credit(request, card, moment, amount_minor)
+    moves = _credit(request, card, moment, policy, amount_minor)
     if isinstance(moves, Answer):
         return moves
     card.state.status = CardStatus.ACTIVE
@@ -62,17 +125,17 @@ def _activate(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer
         amount_minor=amount_minor,
         effect_minor=amount_minor,
         moves=moves,
-        postings=card_to_merchant(card, request, -amount_minor),
+        postings=_from_giver(card, request, amount_minor),
         status_before=status,
         answered_minor=answered_minor,
     )
 
 
-def _load(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _load(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
-    moves = _credit(request, card, moment, request.amount_minor)
+    moves = _credit(request, card, moment, policy, request.amount_minor)
     if isinstance(moves, Answer):
         return moves
     return approve(
@@ -82,12 +145,17 @@ def _load(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
         amount_minor=request.amount_minor,
         effect_minor=request.amount_minor,
         moves=moves,
-        postings=card_to_merchant(card, request, -request.amount_minor),
+        postings=_from_giver(card, request, request.amount_minor),
         status_before=card.state.status,
     )
 
 
-def _redeem(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _from_giver(card: WorkingCard, request: CardRequest, amount_minor: int) -> tuple[Posting, ...]:
+    terms = request.terms or _PAID
+    return card_to_giver(card, request, -amount_minor, terms.origin, terms.sponsor_id)
+
+
+def _redeem(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
@@ -99,6 +167,9 @@ def _redeem(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
             return refuse(request, card, moment, Response.INSUFFICIENT, Rule.FUNDS)
         amount_minor = purse.available_minor
         response = Response.PARTIAL
+    refusal = spend(request, card, moment, policy, amount_minor)
+    if refusal is not None:
+        return refusal
     moves = take(purse.lots, amount_minor)
     return approve(
         request,
@@ -114,12 +185,12 @@ def _redeem(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
     )
 
 
-def _return(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _return(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
     if not request.original_transaction_id:
-        return _return_unlinked(request, card, moment)
+        return _return_unlinked(request, card, moment, policy)
     sale = card.find_transaction(request.original_transaction_id)
     if sale is None or sale.operation not in _SALES or not sale.approved:
         return refuse(request, card, moment, Response.NO_SUCH_ORIGINAL, Rule.ORIGINAL)
@@ -133,6 +204,8 @@ def _return(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
     paid_minor = min(sum(move.amount_minor for move in sources), restorable_minor(card, sale))
     if sale.purse is not request.purse or amount_minor > paid_minor:
         return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.RESTORABLE)
+    if not room_for(card, policy, request.purse, amount_minor):
+        return refuse(request, card, moment, Response.OVER_AMOUNT_LIMIT, Rule.BALANCE_LIMIT)
     moves = give_back(card.state.purse(request.purse).lots, sources, amount_minor)
     return approve(
         request,
@@ -147,30 +220,31 @@ def _return(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
     )
 
 
-def _return_unlinked(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _return_unlinked(
+    request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy
+) -> Answer:
     """A return that names no sale: a new lot that is never paid out."""
     if not request.terminal.may_return_unlinked:
         return refuse(request, card, moment, Response.NOT_PERMITTED_TO_TERMINAL, Rule.PERMISSION)
-    purse = card.state.purse(request.purse)
-    moves = _credit(request, card, moment, request.amount_minor)
+    refusal = refusal_by_return_limit(request, card, moment, policy)
+    if refusal is not None:
+        return refusal
+    moves = _new_lot(request, card, moment, policy, request.amount_minor, _RETURNED)
     if isinstance(moves, Answer):
         return moves
-    lot = purse.lots[-1]
-    lot.cashable = False
-    lot.origin = Origin.REFUND
     return approve(
         request,
         card,
         moment,
         amount_minor=request.amount_minor,
         effect_minor=request.amount_minor,
-        moves=[LotMove(lot.lot_id, request.amount_minor, lot.origin, lot.cashable, 0, 0)],
+        moves=moves,
         postings=card_to_merchant(card, request, -request.amount_minor),
         status_before=card.state.status,
     )
 
 
-def _cash_out(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _cash_out(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
@@ -179,6 +253,9 @@ def _cash_out(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer
     amount_minor = request.amount_minor or cashable_minor
     if amount_minor == 0 or amount_minor > cashable_minor:
         return refuse(request, card, moment, Response.INSUFFICIENT, Rule.CASHABLE)
+    refusal = spend(request, card, moment, policy, amount_minor)
+    if refusal is not None:
+        return refusal
     return approve(
         request,
         card,
@@ -192,29 +269,30 @@ def _cash_out(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer
     )
 
 
-def _balance(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _balance(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
     if refusal is not None:
         return refusal
     purses = tuple(Purse) if request.all_purses else (request.purse,)
+    today = policy.day(moment.now_s) if card.state.ends_from else 0
     transaction_id = request.transaction_id
     return Answer(
         Response.APPROVED,
         transaction_id,
         request.rrn or transaction_id,
         approval_code=transaction_id[-6:],
-        balances="".join(card.balances(purse) for purse in purses),
+        balances="".join(card.balances(purse, today) for purse in purses),
     )
 
 
-def _deactivate(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _deactivate(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(
         request, card, moment, CardStatus.ACTIVE, CardStatus.ISSUED, CardStatus.UNLOCKED
     )
     return refusal or _set_status(request, card, moment, CardStatus.CLOSED)
 
 
-def _block(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _block(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(
         request, card, moment, CardStatus.ACTIVE, CardStatus.ISSUED, CardStatus.UNLOCKED
     )
@@ -224,7 +302,7 @@ def _block(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
     return _set_status(request, card, moment, CardStatus.BLOCKED)
 
 
-def _unblock(request: CardRequest, card: WorkingCard, moment: Moment) -> Answer:
+def _unblock(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
     refusal = refusal_by_status(request, card, moment, CardStatus.BLOCKED)
     return refusal or _set_status(request, card, moment, card.state.status_before_block)
 
@@ -237,7 +315,7 @@ def _set_status(
     return approve(request, card, moment, status_before=before)
 
 
-OPERATIONS: dict[Operation, Callable[[CardRequest, WorkingCard, Moment], Answer]] = {
+OPERATIONS: dict[Operation, Callable[[CardRequest, WorkingCard, Moment, Policy], Answer]] = {
     Operation.UNLOCK: _unlock,
     Operation.ACTIVATE: _activate,
     Operation.ACTIVATE_PREVALUED: _activate,

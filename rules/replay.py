@@ -15,6 +15,8 @@ from rules.holds import split_pinned
 from rules.ledger import Link
 from rules.lots import Lot, LotMove
 from rules.money import Purse
+from rules.replay_life import ReplayFault, check_life
+from rules.replay_life import agree as _agree
 from rules.requests import Operation
 
 __all__ = ["ReplayFault", "check_counterpart", "check_state", "first_state", "follow"]
@@ -26,10 +28,6 @@ _Facts = tuple[int, int, bool, int, int]
 """Of a lot, or of what came from one: amount, origin, cashable, expiry, sponsor."""
 
 
-class ReplayFault(ValueError):
-    """Why a link does not follow; the text holds no card data."""
-
-
 def first_state(link: Link) -> CardState:
     """The state before a card's first link."""
     state = CardState.new()
@@ -37,8 +35,12 @@ def first_state(link: Link) -> CardState:
     return state
 
 
-def follow(before: CardState, link: Link, batch_id: int) -> CardState:
-    """The state after a link, where it follows from the one before. ReplayFault otherwise."""
+def follow(before: CardState, link: Link, batch_id: int, posted_s: int = 0) -> CardState:
+    """The state after a link, where it follows from the one before. ReplayFault otherwise.
+
+    `posted_s` is the UTC second of the link's batch, 0 where it is not known: then it is not looked
+    whether value was past its last day.
+    """
     try:
         after = _decode_state(link.state_after)
     except msgspec.DecodeError:
@@ -64,6 +66,7 @@ def follow(before: CardState, link: Link, batch_id: int) -> CardState:
     _check_holds(before, link, after)
     _check_tries(before, link, after)
     _check_status_before_block(before, link, after)
+    check_life(before, link, after, posted_s)
     return after
 
 
@@ -111,14 +114,12 @@ def check_state(state: CardState) -> None:
         _agree("the available amount", purse.available_minor, sum(lots))
         held = [hold for hold in state.holds if hold.purse is kind]
         _agree("the held amount", purse.held_minor, sum(hold.amount_minor for hold in held))
+    first_end = state.first_end()
+    if first_end and not 0 < state.ends_from <= first_end:
+        raise ReplayFault("a lot of it ends before any is looked for")
     for hold in state.holds:
         pinned_minor = -sum(move.amount_minor for move in hold.pinned)
         _agree("what a hold has pinned", pinned_minor, hold.amount_minor)
-
-
-def _agree(what: str, found: object, expected: object) -> None:
-    if found != expected:
-        raise ReplayFault(f"{what} is not what follows from the link before it")
 
 
 def _by_id(lots: Iterable[Lot]) -> dict[int, _Facts]:

@@ -6,12 +6,14 @@ import enum
 
 import msgspec
 
+from rules.lots import Origin
 from rules.money import Counts, Purse
 from rules.responses import Rule
 
 __all__ = [
     "AMOUNT_OPTIONAL",
     "CardRequest",
+    "CreditTerms",
     "Entry",
     "Operation",
     "ReversalReason",
@@ -38,10 +40,17 @@ class Operation(enum.IntEnum):
     COMPLETION = 14
     ADVICE = 15
     HOLD_EXPIRY = 16
+    LOT_EXPIRY = 17
+    """A lot's last day is over; no message asks for it."""
+    LOT_RENEWAL = 18
+    """Value that came back after its last day gets a new one; no message asks for it."""
+    DORMANCY_FEE = 19
     REVERSAL = 20
     TOMBSTONE = 21
     OUTCOME = 22
     UPLOAD = 23
+    LOT_SWEEP = 24
+    """What is due on a card is to expire now; it leaves no link of its own."""
     TRANSFER = 30
     RECEIPT = 31
     """What a transfer brings to the card that receives it; no message asks for it."""
@@ -88,6 +97,22 @@ class Terminal(msgspec.Struct, frozen=True, gc=False):
     """Up to here a sale may be decided at the terminal and told afterwards."""
     completion_tolerance_percent: int = 0
     """How much more than its hold a completion may take from the card."""
+    programme: bool = False
+    """It speaks for the programme: gives promotional value and refunds."""
+
+
+class CreditTerms(msgspec.Struct, frozen=True, gc=False):
+    """What kind of value a credit is: for the programme's own terminals to say."""
+
+    origin: Origin = Origin.PAID
+    sponsor_id: int = 0
+    """Who gives promotional value; 0 for nobody."""
+    last_day: int = 0
+    """The last day, since 1970-01-01, on which it can be spent; 0: as the programme has it."""
+    cashable: bool | None = None
+    """Whether it may be paid out; None: as the programme has it."""
+    order_reference: str = ""
+    """The order that a refund is for."""
 
 
 class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -133,6 +158,10 @@ class CardRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Why an advice can never be posted to a card: what it asks for, or in which currency."""
     hold_version: int = 0
     """The hold that the sweeper finds expired."""
+    fee_month: int = 0
+    """The month (`month_of`) for which the sweeper asks for the fee of a dormant card."""
+    terms: CreditTerms | None = None
+    """Of a credit whose message says what kind of value it is."""
     bar_unknown: bool = False
     """`TB`: an outcome query that bars an original it does not find."""
     reverses_nothing: bool = False

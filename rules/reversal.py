@@ -6,14 +6,18 @@ race for one version of one card, and the one that comes second finds the other.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from rules.booking import Moment, Policy, approve, card_to_merchant, refuse
+from rules.booking import Moment, Policy, approve, card_to_giver, card_to_merchant, refuse
 from rules.cards import CardStatus, WorkingCard
 from rules.holds import reverse_hold
 from rules.identity import derived_transaction_id, key_instant
 from rules.ledger import AccountKind, Answer, Link, Posting
+from rules.limits import uncount_spent
 from rules.lots import give_back, net, restorable, take_back
+from rules.policy import PROMOTIONAL
 from rules.requests import CardRequest, Operation, ReversalReason
 from rules.responses import Response, ReversalState, Rule
 from rules.restoring import (
@@ -66,16 +70,16 @@ def reverse(
     ):
         return refuse(request, card, moment, Response.INVALID_AMOUNT, Rule.AMOUNT)
     if original.operation is Operation.HOLD:
-        return reverse_hold(request, card, moment, original)
+        return reverse_hold(request, card, moment, policy, original)
     if original.operation is Operation.TRANSFER:
-        return reverse_transfer(request, card, other, moment, original)
+        return reverse_transfer(request, card, other, moment, policy, original)
     if original.operation in _STATUS_ONLY:
         return _reverse_status(request, card, moment, original)
-    return _reverse_value(request, card, moment, original)
+    return _reverse_value(request, card, moment, policy, original)
 
 
 def _reverse_value(
-    request: CardRequest, card: WorkingCard, moment: Moment, original: Link
+    request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy, original: Link
 ) -> Answer:
     if original.answer.rule is Rule.DONE_BEFORE:
         return _without_effect(request, card, moment, ReversalState.NOTHING)
@@ -93,7 +97,7 @@ def _reverse_value(
     undone_minor = left_minor - final_minor
     state = ReversalState.PARTIAL if final_minor else ReversalState.REVERSED
     if original.operation in _VALUE_TO_MERCHANT:
-        return _give_back(request, card, moment, original, left_minor, undone_minor, state)
+        return _give_back(request, card, moment, policy, original, left_minor, undone_minor, state)
     return _take_back(request, card, moment, original, undone_minor, state)
 
 
@@ -101,6 +105,7 @@ def _give_back(
     request: CardRequest,
     card: WorkingCard,
     moment: Moment,
+    policy: Policy,
     original: Link,
     left_minor: int,
     undone_minor: int,
@@ -112,6 +117,11 @@ def _give_back(
     restored_minor = undone_minor - unpaid_minor
     # The moves go to the original's purse: DE 3 is part of its key, so both name the same one.
     moves = give_back(card.state.purse(original.purse).lots, sources, restored_minor)
+    if original.operation is Operation.COMPLETION or original.effect_minor < 0:
+        counted = original.undoes or original.version  # what has been counted is the hold
+        wholly = undone_minor == left_minor
+        purse = original.purse
+        uncount_spent(card, moment, policy, purse, counted, restored_minor, wholly=wholly)
     postings = card_to_merchant(card, request, -restored_minor)
     postings += _relieved(card, original, unpaid_minor)
     return approve(
@@ -156,6 +166,8 @@ def _take_back(
 ) -> Answer:
     """Undo a credit. What was spent meanwhile is the loading merchant's shortfall."""
     purse = card.state.purse(original.purse)
+    if original.operation is not Operation.RETURN and original.moves[0].origin in PROMOTIONAL:
+        return _take_back_given(request, card, moment, original, undone_minor, state)
     settled = settled_minor(card, original, undone_minor)
     due_minor = undone_minor - settled
     found_minor = min(purse.available_minor, due_minor)
@@ -181,14 +193,8 @@ def _take_back(
                 missing_minor,
             ),
         )
-    elif state is ReversalState.REVERSED and original.operation in _ACTIVATIONS:
-        if status_before is CardStatus.ACTIVE:
-            card.state.status = CardStatus(original.status_before)
-        elif (
-            status_before is CardStatus.BLOCKED
-            and card.state.status_before_block is CardStatus.ACTIVE
-        ):
-            card.state.status_before_block = CardStatus(original.status_before)
+    elif state is ReversalState.REVERSED:
+        _undo_activation(card, original)
     return approve(
         request,
         card,
@@ -200,6 +206,60 @@ def _take_back(
         status_before=status_before,
         undoes=original.version,
         reversal_state=state,
+    )
+
+
+def _undo_activation(card: WorkingCard, original: Link) -> None:
+    """A card whose activation is wholly undone is what it was before."""
+    if original.operation not in _ACTIVATIONS:
+        return
+    state, before = card.state, CardStatus(original.status_before)
+    if state.status is CardStatus.ACTIVE:
+        state.status = before
+    elif state.status is CardStatus.BLOCKED and state.status_before_block is CardStatus.ACTIVE:
+        state.status_before_block = before
+
+
+def _take_back_given(
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    original: Link,
+    undone_minor: int,
+    state: ReversalState,
+) -> Answer:
+    """Undo a credit of promotional value: its sponsor gets what is there, nobody owes the rest.
+
+    What is not there by then is not asked for again.
+    """
+    if any(link.answer.rule is Rule.SPENT for link in card.undoers(original.version)):
+        return _without_effect(
+            request, card, moment, ReversalState.ALREADY, undoes=original.version
+        )
+    purse = card.state.purse(original.purse)
+    found_minor = min(purse.available_minor, undone_minor)
+    status, rule = card.state.status, Rule.NONE
+    if found_minor < undone_minor:
+        if request.reason is not ReversalReason.TIME_OUT:
+            return refuse(request, card, moment, Response.REFUSED, Rule.SPENT)
+        state, rule = ReversalState.PARTIAL, Rule.SPENT
+    end: dict[str, Any] = {"undoes": original.version, "rule": rule, "reversal_state": state}
+    if not found_minor:
+        return approve(request, card, moment, status_before=status, **end)
+    given = net([*original.moves, *restoring_moves(card, original)])
+    lot = original.moves[0]
+    if state is ReversalState.REVERSED:
+        _undo_activation(card, original)
+    return approve(
+        request,
+        card,
+        moment,
+        amount_minor=found_minor,
+        effect_minor=-found_minor,
+        moves=take_back(purse.lots, given, found_minor),
+        postings=card_to_giver(card, request, found_minor, lot.origin, lot.sponsor_id),
+        status_before=status,
+        **end,
     )
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import msgspec
 
-from rules.booking import Moment, approve, refuse
+from rules.booking import Moment, Policy, approve, refuse
 from rules.cards import CardStatus, HistoryMissing, WorkingCard
 from rules.identity import counterpart_key, derived_transaction_id
 from rules.ledger import AccountKind, Answer, Link, Posting
+from rules.limits import count_spent, refusal_by_limits, room_for, uncount_spent
 from rules.lots import Lot, LotMove, give_back, net, restorable, take, take_back
-from rules.money import AMOUNT_MINOR_MAX, Purse
+from rules.money import Purse
 from rules.requests import CardRequest, Operation
 from rules.responses import Response, ReversalState, Rule
 from rules.restoring import restorable_minor, restoring_moves
@@ -38,7 +39,11 @@ def receiver_of(request: CardRequest, card: WorkingCard) -> int:
 
 
 def transfer(
-    request: CardRequest, card: WorkingCard, other: WorkingCard | None, moment: Moment
+    request: CardRequest,
+    card: WorkingCard,
+    other: WorkingCard | None,
+    moment: Moment,
+    policy: Policy,
 ) -> Answer:
     """Move value to another card, all that is asked for or none.
 
@@ -52,8 +57,12 @@ def transfer(
     purse = card.state.purse(request.purse)
     if purse.available_minor < amount_minor:
         return refuse(request, card, moment, Response.INSUFFICIENT, Rule.FUNDS)
-    if other is None or not _can_receive(request, card, other, moment):
+    refusal = refusal_by_limits(request, card, moment, policy, amount_minor)
+    if refusal is not None:
+        return refusal
+    if other is None or not _can_receive(request, card, other, moment, policy):
         return refuse(request, card, moment, Response.REFUSED, Rule.TO_CARD)
+    count_spent(card, moment, policy, request.purse, amount_minor)
     sent = take(purse.lots, amount_minor)
     received = _receive(other, request.purse, sent)
     answer = approve(
@@ -82,18 +91,16 @@ def transfer(
 
 
 def _can_receive(
-    request: CardRequest, card: WorkingCard, other: WorkingCard, moment: Moment
+    request: CardRequest, card: WorkingCard, other: WorkingCard, moment: Moment, policy: Policy
 ) -> bool:
     """Another card of the programme, active, not past its expiry, with room for the amount."""
-    purse = other.state.purse(request.purse)
-    total_minor = purse.available_minor + purse.held_minor + request.amount_minor
     return (
         other.card_id != card.card_id
         and other.state.status is CardStatus.ACTIVE
         and other.facts.expiry >= moment.year_month
         and other.facts.programme_id == card.facts.programme_id
         and other.facts.currency == card.facts.currency
-        and total_minor <= AMOUNT_MINOR_MAX
+        and room_for(other, policy, request.purse, request.amount_minor)
     )
 
 
@@ -111,6 +118,8 @@ def _receive(card: WorkingCard, purse: Purse, sent: list[LotMove]) -> list[LotMo
 
 def _on_its_way(card: WorkingCard, amount_minor: int) -> tuple[Posting, ...]:
     """The posting of value that leaves a card for another (above 0), or comes in from one."""
+    if not amount_minor:
+        return ()
     way = AccountKind.TRANSFER, card.facts.programme_id
     own = AccountKind.CARD, card.card_id
     debit, credit = (own, way) if amount_minor > 0 else (way, own)
@@ -136,12 +145,14 @@ def reverse_transfer(
     card: WorkingCard,
     other: WorkingCard | None,
     moment: Moment,
+    policy: Policy,
     original: Link,
 ) -> Answer:
     """Undo a transfer as far as the receiver still has its value, whatever has become of the cards.
 
     What the receiver has spent by then stays spent: nobody owes it, and no later reversal asks for
-    it. HistoryMissing without the receiver's card or its link.
+    it. Where it has nothing left that is a link of its chain, too: a state of it that was old may
+    not decide. HistoryMissing without the receiver's card or its link.
     """
     receipt = other.known.get(original.other_version) if other is not None else None
     if other is None or receipt is None or other.card_id != original.other_card_id:
@@ -159,19 +170,12 @@ def reverse_transfer(
     found_minor = min(purse.available_minor, left_minor - final_minor)
     rule = Rule.NONE if found_minor == left_minor - final_minor else Rule.SPENT
     state = ReversalState.PARTIAL if final_minor or rule else ReversalState.REVERSED
-    if not found_minor:
-        return approve(
-            request,
-            card,
-            moment,
-            status_before=status,
-            undoes=original.version,
-            rule=rule,
-            reversal_state=state,
-        )
     given = net([*receipt.moves, *restoring_moves(other, receipt)])
     taken = take_back(purse.lots, given, found_minor)
     sources = _sources(card, original, receipt, taken)
+    counted = (original.purse, original.version, found_minor)
+    if found_minor:
+        uncount_spent(card, moment, policy, *counted, wholly=found_minor == left_minor)
     answer = approve(
         request,
         card,

@@ -21,6 +21,9 @@ __all__ = [
     "CURRENCY",
     "MERCHANTS",
     "PROGRAMME_ID",
+    "PROMOTIONS_ID",
+    "PROMO_DAYS",
+    "SPONSOR_ID",
     "DemoCard",
     "Seed",
     "cards",
@@ -37,6 +40,13 @@ ISSUED_CARDS = 1_000
 VALID_YEARS = 4
 FLOOR_LIMIT_MINOR = 5_000
 PROGRAMME_ID = 1
+PROMOTIONS_ID = 2
+"""A second, small programme that shows what the first one has none of."""
+SPONSOR_ID = 1
+PROMO_BALANCE_MINOR = 1_000
+PROMO_DAYS = 30
+_PROMOTION_CARDS, _LIMITED_CARDS, _IDLE_CARDS = 14, 2, 4
+_IDLE_DAYS = 430
 MERCHANTS = ("000000000000001", "000000000000002")
 _POS_TERMINALS = 16
 _NETWORK_TERMINALS = 4
@@ -72,6 +82,12 @@ class DemoCard(msgspec.Struct, frozen=True, gc=False):
     status: CardStatus
     balance_minor: int
     face_value_minor: int
+    programme_id: int = PROGRAMME_ID
+    promo_minor: int = 0
+    """What of the balance the sponsor has given; it ends 30 days after the issue."""
+    limit_class: int = 0
+    idle_days: int = 0
+    """For how long nobody has used it when it is issued."""
 
 
 def load_seed(data_dir: Path, active_cards: int) -> Seed:
@@ -87,7 +103,7 @@ def load_seed(data_dir: Path, active_cards: int) -> Seed:
 
 
 def cards(seed: Seed) -> Iterator[DemoCard]:
-    """All cards: active ones, issued ones, then one lost, one stolen, one expired."""
+    """All cards: active ones, issued ones, one lost, one stolen, one expired; then promotions."""
     issued = seed.issued_day
     good = f"{(issued.year + VALID_YEARS) % 100:02d}{issued.month:02d}"
     past = f"{(issued.year - 1) % 100:02d}{issued.month:02d}"
@@ -104,6 +120,20 @@ def cards(seed: Seed) -> Iterator[DemoCard]:
             card_id += 1
             unissued = status is CardStatus.ISSUED
             yield _card(seed, card_id, status, expiry, worth=not unissued)
+    for count, limit_class, idle_days in (
+        (_PROMOTION_CARDS, 0, 0),
+        (_LIMITED_CARDS, 1, 0),
+        (_IDLE_CARDS, 0, _IDLE_DAYS),
+    ):
+        for _ in range(count):
+            card_id += 1
+            yield msgspec.structs.replace(
+                _card(seed, card_id, CardStatus.ACTIVE, good, worth=True),
+                programme_id=PROMOTIONS_ID,
+                promo_minor=PROMO_BALANCE_MINOR,
+                limit_class=limit_class,
+                idle_days=idle_days,
+            )
 
 
 def _card(seed: Seed, card_id: int, status: CardStatus, expiry: str, *, worth: bool) -> DemoCard:
@@ -146,12 +176,17 @@ class DemoTerminal(msgspec.Struct, frozen=True):
     key_version: int
     floor_limit: int
     utc_offset_min: int
+    programme: bool = False
 
 
 def terminals(seed: Seed) -> list[DemoTerminal]:
-    """16 at the till and 4 behind the network; both MAC algorithms, two merchants."""
+    """16 at the till and 4 behind the network; both MAC algorithms, two merchants.
+
+    Then one of the programme's own, behind the network.
+    """
     made = []
-    for number in range(1, _POS_TERMINALS + _NETWORK_TERMINALS + 1):
+    last = _POS_TERMINALS + _NETWORK_TERMINALS + 1
+    for number in range(1, last + 1):
         aes = number % 2 == 1
         code = f"{number:08d}"
 
@@ -172,6 +207,7 @@ def terminals(seed: Seed) -> list[DemoTerminal]:
                 key_version=1,
                 floor_limit=FLOOR_LIMIT_MINOR,
                 utc_offset_min=0,
+                programme=number == last,
             )
         )
     return made
@@ -181,10 +217,17 @@ def describe(seed: Seed) -> dict[str, object]:
     """The programme's part of demo.json."""
     return {
         "currency": CURRENCY,
-        "terminals": [msgspec.to_builtins(terminal) for terminal in terminals(seed)],
+        "terminals": [_describe_terminal(terminal) for terminal in terminals(seed)],
         "cards": [_describe_card(card) for card in cards(seed)],
         "users": [],
     }
+
+
+def _describe_terminal(terminal: DemoTerminal) -> dict[str, object]:
+    shown: dict[str, object] = msgspec.to_builtins(terminal)
+    if not shown.pop("programme"):
+        return shown
+    return shown | {"programme": True}
 
 
 def _describe_card(card: DemoCard) -> dict[str, object]:
@@ -199,4 +242,7 @@ def _describe_card(card: DemoCard) -> dict[str, object]:
     }
     if card.face_value_minor:
         shown["face_value"] = card.face_value_minor
+    if card.programme_id != PROGRAMME_ID:
+        shown |= {"programme": "Demo Promotions", "promo": card.promo_minor}
+        shown |= {"limit_class": card.limit_class, "idle_days": card.idle_days}
     return shown

@@ -21,7 +21,18 @@ from rules.ledger import AccountKind, Answer, Link, Posting
 from rules.lots import Lot, LotMove, Origin
 from rules.requests import Operation
 from rules.responses import Response
-from switch.demo import CURRENCY, MERCHANTS, PROGRAMME_ID, DemoCard, Seed, cards, terminals
+from switch.demo import (
+    CURRENCY,
+    MERCHANTS,
+    PROGRAMME_ID,
+    PROMO_DAYS,
+    PROMOTIONS_ID,
+    SPONSOR_ID,
+    DemoCard,
+    Seed,
+    cards,
+    terminals,
+)
 from switch.journal.bridge import Connection
 from switch.journal.rows import (
     CARD_COLUMNS,
@@ -38,6 +49,7 @@ __all__ = ["create"]
 
 _CARDS_PER_COPY = 10_000
 _NEVER = "9912"
+_EPOCH = datetime.date(1970, 1, 1).toordinal()
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -62,10 +74,39 @@ def _programme_keys(seed: Seed) -> dict[str, bytes]:
     }
 
 
-async def _create_parties(connection: Connection, seed: Seed, master_key: MasterKey) -> None:
+async def _create_programmes(connection: Connection) -> None:
+    """The one without limits, fees and expiry, and a small one with all of them."""
     await connection.copy(
         "programme", ("programme_id", "name", "currency"), [(PROGRAMME_ID, "Demo", CURRENCY)]
     )
+    await connection.copy(
+        "programme",
+        (
+            *("programme_id", "name", "currency", "promo_days", "goodwill_days", "hold_s"),
+            *("dormancy_months", "dormancy_fee_minor"),
+        ),
+        [(PROMOTIONS_ID, "Demo Promotions", CURRENCY, PROMO_DAYS, 90, 86_400, 12, 200)],
+    )
+    await connection.copy(
+        "card_limit",
+        (
+            *("programme_id", "limit_class", "transaction_max_minor", "return_max_minor"),
+            *("day_max_minor", "day_count_max", "balance_max_minor"),
+        ),
+        [
+            (PROMOTIONS_ID, 0, 5_000, 2_000, 8_000, 5, 25_000),
+            (PROMOTIONS_ID, 1, 1_000, 500, 1_500, 3, 12_000),
+        ],
+    )
+    await connection.copy(
+        "sponsor",
+        ("sponsor_id", "programme_id", "name"),
+        [(SPONSOR_ID, PROMOTIONS_ID, "Demo sponsor")],
+    )
+
+
+async def _create_parties(connection: Connection, seed: Seed, master_key: MasterKey) -> None:
+    await _create_programmes(connection)
     merchants = {code: number for number, code in enumerate(MERCHANTS, 1)}
     await connection.copy(
         "merchant",
@@ -86,12 +127,13 @@ async def _create_parties(connection: Connection, seed: Seed, master_key: Master
         "terminal",
         (
             *("terminal_id", "code", "merchant_id", "link", "network", "mac_algorithm"),
-            *("pin_format", "key_version", "floor_limit_minor", "utc_offset_min"),
+            *("pin_format", "key_version", "floor_limit_minor", "utc_offset_min", "programme"),
         ),
         [
             (
                 *(int(t.id), t.id, merchants[t.merchant], t.link or "pos", t.link is not None),
                 *(t.mac, t.pin_format, t.key_version, t.floor_limit, t.utc_offset_min),
+                t.programme,
             )
             for t in made
         ],
@@ -154,10 +196,6 @@ async def _create_cards(connection: Connection, seed: Seed) -> None:
     await issue.write(connection)
 
 
-def _first_lot(amount_minor: int) -> LotMove:
-    return LotMove(1, amount_minor, Origin.PAID, cashable=True, expires_day=0, sponsor_id=0)
-
-
 class _Issue:
     """Rows of new cards, written many at a time."""
 
@@ -180,17 +218,18 @@ class _Issue:
         """A card's facts and first state; its worth begins its chain with the float's money."""
         digest = self._token_key.digest(card.pan)
         facts = CardFacts(
-            PROGRAMME_ID,
+            card.programme_id,
             CURRENCY,
             card.expiry,
             self._secrets.pvv(card.pin, card.pan).encode(),
             self._secrets.code_digest(digest, card.cv),
             card.face_value_minor,
+            card.limit_class,
         )
         self.cards.append(
             (
-                *(card.card_id, digest, PROGRAMME_ID, card.expiry, facts.pvv, facts.code_digest),
-                facts.face_value_minor,
+                *(card.card_id, digest, card.programme_id, card.expiry, facts.pvv),
+                *(facts.code_digest, facts.face_value_minor, facts.limit_class),
             )
         )
         state = CardState.new()
@@ -203,15 +242,32 @@ class _Issue:
         )
 
     def _begin_chain(self, working: WorkingCard, card: DemoCard) -> None:
-        amount_minor = card.balance_minor
+        amount_minor, day = card.balance_minor, self._posted_at.toordinal() - _EPOCH
         transaction_id = format_transaction_id((self._run << 36) + card.card_id)
         batch_id = (self._run << 40) + card.card_id
-        working.state.lots_made = 1
+        lots = [Lot(1, amount_minor - card.promo_minor)]
+        own = AccountKind.CARD, card.card_id
+        givers = [(AccountKind.FLOAT, card.programme_id)]
+        if card.promo_minor:
+            kind = (Origin.PROMO, False, day + PROMO_DAYS, SPONSOR_ID)
+            lots.append(Lot(2, card.promo_minor, *kind))
+            givers.append((AccountKind.PROMO, SPONSOR_ID))
+            working.state.note_end(lots[-1].expires_day)
+        working.state.lots_made = len(lots)
+        working.state.last_active_day = day - card.idle_days
         purse = working.state.ecash
         purse.available_minor = amount_minor
-        purse.lots.append(Lot(1, amount_minor))
-        posting = Posting(
-            AccountKind.FLOAT, PROGRAMME_ID, AccountKind.CARD, card.card_id, amount_minor
+        purse.lots += lots
+        moves = tuple(
+            LotMove(
+                *(lot.lot_id, lot.available_minor, lot.origin, lot.cashable),
+                *(lot.expires_day, lot.sponsor_id),
+            )
+            for lot in lots
+        )
+        postings = tuple(
+            Posting(*giver, *own, lot.available_minor)
+            for giver, lot in zip(givers, lots, strict=True)
         )
         link = Link(
             card_id=card.card_id,
@@ -226,20 +282,20 @@ class _Issue:
             amount_minor=amount_minor,
             effect_minor=amount_minor,
             status_before=CardStatus.ISSUED,
-            moves=(
-                LotMove(1, amount_minor, Origin.PAID, cashable=True, expires_day=0, sponsor_id=0),
-            ),
-            postings=(posting,),
+            moves=moves,
+            postings=postings,
         )
         working.append(link, batch_id)
         self._links.append((self._month, batch_id, 1, self._posted_at, *link_row(link, 0)))
-        self._postings.append((self._month, batch_id, *posting_row(1, 0, link, posting, CURRENCY)))
+        for leg, posting in enumerate(postings):
+            row = posting_row(1, leg, link, posting, CURRENCY)
+            self._postings.append((self._month, batch_id, *row))
 
     async def write(self, connection: Connection) -> None:
         """Copy what is waiting into the tables."""
         card_columns = (
             *("card_id", "digest", "programme_id", "expiry", "pvv", "code_digest"),
-            "face_value_minor",
+            *("face_value_minor", "limit_class"),
         )
         for table, columns, rows in (
             ("card", card_columns, self.cards),

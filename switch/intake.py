@@ -34,7 +34,7 @@ from switch.pipeline import Pipeline, Ticket
 from switch.programme import AcquirerLink, Programme
 from switch.refusal_row import refusal_row, tell_refusal
 from switch.settlement import Desk, DeskTicket
-from switch.sweeper import SweptHold
+from switch.sweeper import Swept
 from switch.wire.link import Frame
 from switch.wire.replies import plain_answer, reply_mti
 from switch.wire.salvage import salvage
@@ -50,8 +50,7 @@ _CARD_CLASSES = frozenset("12346")
 _SIGN_ON, _SIGN_OFF, _KEY_CHANGE, _ECHO = "001", "002", "101", "301"
 _DOUBTS_MAX = 4_096
 """Messages that wait until it has been looked for a newer key; one more is told 91."""
-_KEY_CHANGES_MAX = 1_000
-_REFUSALS_WAITING_MAX = 10_000
+_KEY_CHANGES_MAX, _REFUSALS_WAITING_MAX = 1_000, 10_000
 _LINES_PER_SECOND_MAX = 100
 
 log = logging.getLogger(__name__)
@@ -326,7 +325,8 @@ class Intake:
         """The same for answers that come with the message they are to."""
         replies = []
         for received, answer in answers:
-            if isinstance(received, SweptHold):  # nobody waits for it
+            if isinstance(received, Swept):
+                received.answered(answer)
                 continue
             assert isinstance(received, Received)
             replies.append((received, answer))

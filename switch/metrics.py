@@ -163,6 +163,8 @@ class Metrics:
             "tdes_key_since_timestamp_seconds",
             "Since when the oldest TDES key of a terminal is in force; 0 where there is none",
         )
+        self.sweep_due = self._gauge("sweep_due", "What is due and was found (200 at most)", "kind")
+        self._swept = self._counter("swept", "Requests of the sweeper answered", "kind", "outcome")
         self.batch_refusals = self._counter("batch_refusals", "Batches refused as stale")
         self.reversals_elsewhere = self._counter(
             "reversals_elsewhere", "Reversals whose original stands under another card (94)"
@@ -215,6 +217,10 @@ class Metrics:
         if OTHER not in (mti, code):  # else a peer could fill this memory with types of its own
             self._answered[answer] = counters
         return counters
+
+    def swept(self, kind: str, *, done: bool) -> None:
+        """Count a request of the sweeper: one that found it due, or one that did not."""
+        self._swept.labels(kind, "done" if done else "not_done").inc()
 
     def store_error(self, store: Store, fault: StoreFault) -> None:
         """Count a failure of a store."""

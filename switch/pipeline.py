@@ -26,10 +26,11 @@ from typing import Protocol
 import trio
 
 from rules.authorize import decide, lacks_history
-from rules.booking import Moment, Policy, unknown_card
+from rules.booking import Moment, unknown_card
 from rules.cards import WorkingCard
 from rules.identity import counterpart_key
 from rules.ledger import Answer
+from rules.policy import Policies
 from rules.requests import Operation
 from rules.responses import Response, Rule
 from rules.transfers import receiver_of
@@ -79,10 +80,10 @@ class Pipeline:
     """The queue of a worker and the cards its lanes have."""
 
     def __init__(
-        self, observer: PipelineObserver, policy: Policy, *, batch_max: int, queue_max: int
+        self, observer: PipelineObserver, policies: Policies, *, batch_max: int, queue_max: int
     ) -> None:
         self.observer = observer
-        self.policy = policy
+        self.policies = policies
         self.journal_up = True
         self._batch_max = batch_max
         self._queue_max = queue_max
@@ -449,16 +450,17 @@ class Lane:
         await self._read_history(batch, working, now)
         answers: list[tuple[Ticket, Answer]] = []
         refusals: list[Refusal] = []
-        policy = self._pipeline.policy
+        policies = self._pipeline.policies
         for ticket in batch.tickets:
             request, card = ticket.request, working.get(ticket.card_id)
             if card is None:
                 answer = unknown_card(request)
                 refusals.append(self._observer.refusal_of(ticket, answer))
             elif ticket.other_id:
+                policy = policies.of(card.facts.programme_id)
                 answer = decide(request, card, moment, policy, working.get(ticket.other_id))
             else:
-                answer = decide(request, card, moment, policy)
+                answer = decide(request, card, moment, policies.of(card.facts.programme_id))
             answers.append((ticket, answer))
         changed = [card for card in working.values() if card.new]
         arguments = None
@@ -506,7 +508,7 @@ class Lane:
         self, query: HistoryQuery, working: dict[int, WorkingCard], now: datetime.datetime
     ) -> None:
         # A terminal's clock may have been ahead of the switch's: its links are older than they say.
-        reach = datetime.timedelta(seconds=self._pipeline.policy.horizon_s) + CLOCK_SLACK
+        reach = datetime.timedelta(seconds=self._pipeline.policies.default.horizon_s) + CLOCK_SLACK
         oldest_month = (now - reach).date().replace(day=1)
         elsewhere: set[tuple[int, bytes]] = set()
         for month in (oldest_month, datetime.date.min):

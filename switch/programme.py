@@ -27,7 +27,7 @@ Rows = Callable[..., Awaitable[list[Any]]]
 _TERMINALS = """
 select t.terminal_id, trim(t.code) as code, t.link, t.network, t.mac_algorithm, t.pin_format,
        t.key_version, t.floor_limit_minor, t.utc_offset_min, t.may_return_unlinked,
-       t.completion_tolerance_percent, t.enabled, t.changed_xid as xid,
+       t.completion_tolerance_percent, t.enabled, t.programme, t.changed_xid as xid,
        m.merchant_id, trim(m.code) as merchant_code, m.open,
        (select json_agg(json_build_object('usage', k.usage, 'version', k.version, 'block', k.block,
             'since_s', extract(epoch from k.issued_at)))
@@ -248,6 +248,7 @@ class ProgrammeSource:
                 row["may_return_unlinked"],
                 row["floor_limit_minor"],
                 row["completion_tolerance_percent"],
+                row["programme"],
             ),
             keys=TerminalKeys(
                 algorithm,

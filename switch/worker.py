@@ -19,7 +19,6 @@ import msgspec
 import trio
 
 from fastpath.tokens import TokenKey, TokenTable
-from rules.booking import Policy
 from rules.identity import counted_transaction_id
 from switch.config import Settings
 from switch.intake import Intake
@@ -30,6 +29,7 @@ from switch.keys import derive
 from switch.logs import configure, event
 from switch.metrics import Metrics, Store, StoreFault, http_response, request_path
 from switch.pipeline import Lane, Pipeline
+from switch.policies import load_policies, watch_policies
 from switch.prepare import load_master_key, load_saved_settings
 from switch.programme import ProgrammeSource
 from switch.projections.process import ProjectorFile, keep_projecting
@@ -38,7 +38,7 @@ from switch.reservation.store import ReservationStore, Sealer
 from switch.server import Server, link_config, listening_socket, private_listener
 from switch.settlement import Desk
 from switch.supervised_workers import PARENT_FD_VARIABLE, READY_FD_VARIABLE
-from switch.sweeper import HoldSweeper
+from switch.sweeper import Sweeper
 from switch.tls import server_context
 from switch.watch import StoreWatch
 from switch.wire.link import LinkConfig
@@ -136,6 +136,7 @@ class Worker:
         self._key_session = JournalSession(self._url, self._run, witness=witness)
         source = ProgrammeSource(self._key_session.rows, master_key)
         self._programme = await source.load()
+        self._policies = await load_policies(self._session.rows, self._settings)
         tokens_path = Path(self._file.data_dir) / "tokens.tab"
         self._tokens = TokenTable.open(tokens_path, TokenKey(self._programme.token_key))
         self._watch = StoreWatch(self._rows, self._programme.epoch, self._tokens, self._metrics)
@@ -155,12 +156,8 @@ class Worker:
             trio.current_time,
             answer_within_s=settings.answer_within_ms / 1000,
         )
-        horizon_s = settings.horizon_days * 86_400
-        policy = Policy(
-            settings.pin_tries_max, settings.code_tries_max, horizon_s, settings.hold_lasts_s
-        )
         self._intake.pipeline = self._pipeline = Pipeline(
-            self._intake, policy, batch_max=settings.batch_max, queue_max=settings.queue_max
+            self._intake, self._policies, batch_max=settings.batch_max, queue_max=settings.queue_max
         )
         self._watch.pipeline = self._pipeline
         # Of its own: an append may have to wait long, and the probe must not wait behind it.
@@ -236,6 +233,7 @@ class Worker:
             self._watch.cards,
             self._watch.months,
             self._keys.run,
+            lambda: watch_policies(self._policies, self._rows),
             self._heartbeat,
             self._watch_parent,
             lambda: self._listen_for_notices(lanes[0][1]),
@@ -255,8 +253,8 @@ class Worker:
             if file.index == 0:
                 nursery.start_soon(keep_projecting, ProjectorFile(self._url, file.data_dir))
                 nursery.start_soon(self._watch.projector)
-                sweeper = HoldSweeper(self._rows, self._pipeline, self._next_transaction_id)
-                nursery.start_soon(sweeper.run)
+                what = (self._pipeline, self._metrics, self._next_transaction_id, utc_now)
+                nursery.start_soon(Sweeper(self._rows, *what).run)
             async for _ in signals:
                 break
         self._draining = True

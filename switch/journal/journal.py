@@ -29,7 +29,7 @@ _APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 52)) + ")
 
 _READ_CARDS = """
 select c.card_id, c.programme_id, p.currency, c.expiry, c.pvv, c.code_digest, c.face_value_minor,
-       s.state, s.request_window
+       c.limit_class, s.state, s.request_window
 from card c
 join card_state s on s.card_id = c.card_id
 join programme p on p.programme_id = c.programme_id
@@ -294,6 +294,7 @@ class JournalSession:
                 row["pvv"],
                 row["code_digest"],
                 row["face_value_minor"],
+                row["limit_class"],
             )
             found[row["card_id"]] = CardRow(
                 _encode_facts(facts), row["state"], row["request_window"]

@@ -45,6 +45,7 @@ class LinkBody(msgspec.Struct, array_like=True, gc=False):
     foreign_currency: str = ""
     other_card_id: int = 0
     other_version: int = 0
+    order_reference: str = ""
 
 
 class CardRow(msgspec.Struct, gc=False):
@@ -196,6 +197,7 @@ def link_body(link: Link) -> bytes:
             link.foreign_currency,
             link.other_card_id,
             link.other_version,
+            link.order_reference,
         )
     )
 
@@ -243,4 +245,5 @@ def link_from_row(row: Mapping[str, Any]) -> Link:
         foreign_currency=body.foreign_currency,
         other_card_id=body.other_card_id,
         other_version=body.other_version,
+        order_reference=body.order_reference,
     )

@@ -12,7 +12,9 @@ import msgspec
 
 from rules.cards import Hold
 from rules.ledger import AccountKind
+from rules.lots import Lot
 from rules.money import Purse
+from rules.policy import PROMOTIONAL
 from rules.requests import Operation
 from rules.responses import Rule
 from switch.journal.rows import LinkBody
@@ -48,10 +50,11 @@ _OF_MERCHANTS = frozenset({AccountKind.MERCHANT, AccountKind.SHORTFALL, AccountK
 
 
 class _Sums(msgspec.Struct, array_like=True, gc=False):
-    """A purse's sums; what follows in its encoded form is not looked at."""
+    """A purse's sums and lots; what follows in its encoded form is not looked at."""
 
     available_minor: int
     held_minor: int
+    lots: list[Lot] = []
 
 
 class _Head(msgspec.Struct, array_like=True, gc=False):
@@ -63,6 +66,15 @@ class _Head(msgspec.Struct, array_like=True, gc=False):
     ecash: _Sums
     voucher: _Sums
     points: _Sums
+    pin_tries: int = 0
+    code_tries: int = 0
+    lots_made: int = 0
+    status_before_block: int = 0
+    holds: msgspec.Raw = msgspec.Raw()
+    ends_from: int = 0
+    spent: msgspec.Raw = msgspec.Raw()
+    last_active_day: int = 0
+    fee_month: int = 0
 
 
 class _WithHolds(msgspec.Struct, array_like=True, gc=False):
@@ -128,6 +140,8 @@ class Effects:
     """[available, held] by programme, purse, currency, origin, cashable, expiry day, sponsor."""
     heads: dict[int, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     """A card's row after its last link here."""
+    lives: dict[int, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    """What time will do to it: the row of `card_life`."""
     holds: dict[tuple[int, int], HoldRow] = dataclasses.field(default_factory=dict)
     """By card and version of the link that made the hold."""
     items: list[OpenItem] = dataclasses.field(default_factory=list)
@@ -167,7 +181,9 @@ def fold(
             )
         last[card_id] = (link, body)
     for card_id, (link, body) in last.items():
-        effects.heads[card_id] = _head(card_id, link, body)
+        head = _read_head(card_id, link, body)
+        effects.heads[card_id] = _head(card_id, link, head)
+        effects.lives[card_id] = _life(card_id, programme_of(card_id), head)
     return effects
 
 
@@ -282,13 +298,27 @@ def _item(
     )
 
 
-def _head(card_id: int, link: Any, body: LinkBody) -> tuple[Any, ...]:
+def _read_head(card_id: int, link: Any, body: LinkBody) -> _Head:
     try:
-        head = _decode_head(body.state_after)
+        return _decode_head(body.state_after)
     except msgspec.DecodeError as error:
         raise ProjectionFault(
             f"card {card_id}, link {link['version']}: {type(error).__name__}"
         ) from None
+
+
+def _life(card_id: int, programme_id: int, head: _Head) -> tuple[Any, ...]:
+    lots = [lot for purse in (head.ecash, head.voucher, head.points) for lot in purse.lots]
+    ends = [lot.expires_day for lot in lots if lot.expires_day]
+    given = [lot.available_minor for lot in head.ecash.lots if lot.origin in PROMOTIONAL]
+    return (
+        *(card_id, programme_id, head.status, min(ends, default=0)),
+        *(head.last_active_day, head.fee_month),
+        *(head.ecash.available_minor, sum(given)),
+    )
+
+
+def _head(card_id: int, link: Any, head: _Head) -> tuple[Any, ...]:
     return (
         *(card_id, link["version"], head.status),
         *(head.ecash.available_minor, head.ecash.held_minor),

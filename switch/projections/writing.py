@@ -26,6 +26,10 @@ TABLES: dict[str, tuple[str, ...]] = {
         *("card_id", "version", "status", "ecash_available", "ecash_held", "voucher_available"),
         *("voucher_held", "points_available", "points_held", "last_posted_at"),
     ),
+    "card_life": (
+        *("card_id", "programme_id", "status", "due_day", "last_active_day", "fee_month"),
+        *("ecash_minor", "promotional_minor"),
+    ),
     "open_hold": (
         *("card_id", "version", "purse", "amount_minor", "expires_at", "merchant_id", "ended_by"),
     ),
@@ -71,6 +75,16 @@ on conflict (card_id) do update set
     last_posted_at = excluded.last_posted_at
 """
 
+_LIVES = """
+insert into card_life
+select * from unnest($1::bigint[], $2::int[], $3::smallint[], $4::int[], $5::int[], $6::int[],
+                     $7::bigint[], $8::bigint[])
+on conflict (card_id) do update set
+    programme_id = excluded.programme_id, status = excluded.status, due_day = excluded.due_day,
+    last_active_day = excluded.last_active_day, fee_month = excluded.fee_month,
+    ecash_minor = excluded.ecash_minor, promotional_minor = excluded.promotional_minor
+"""
+
 _NEW_HOLDS = """
 insert into open_hold (card_id, version, purse, amount_minor, expires_at, merchant_id, ended_by)
 select * from unnest($1::bigint[], $2::int[], $3::smallint[], $4::bigint[], $5::timestamptz[],
@@ -101,6 +115,7 @@ async def write_effects(raw: Any, effects: Effects) -> None:
     await _write(raw, _PROGRAMMES, _rows(effects.programmes))
     await _write(raw, _LIABILITY, _rows(effects.liability))
     await _write(raw, _HEADS, list(effects.heads.values()))
+    await _write(raw, _LIVES, list(effects.lives.values()))
     new, changed = [], []
     for (card_id, version), hold in effects.holds.items():
         if hold.merchant_id is None:

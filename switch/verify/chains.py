@@ -73,7 +73,8 @@ class Chain:
             raise ReplayFault("the link before it is missing")
         if row["prev_batch_id"] != before.batch_id:
             raise ReplayFault("its predecessor was written by another batch")
-        self.state = follow(before, link, row["batch_id"])
+        posted_s = int(row["posted_at"].timestamp())
+        self.state = follow(before, link, row["batch_id"], posted_s)
         return link
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 from collections.abc import Mapping
 
 from fastpath.codec import Message
 from fastpath.errors import FormatError
 from fastpath.specs import DE
-from rules.requests import Entry, ReversalReason
+from rules.lots import Origin
+from rules.requests import CreditTerms, Entry, ReversalReason
 
 __all__ = [
     "card_number",
+    "credit_terms",
     "entry_mode",
     "is_card_number",
     "read_batch_number",
@@ -24,11 +28,15 @@ _READ_MODES = ("02", "03", "05", "07", "09")
 _CUSTOMER_REASONS = ("4000", "4352", "4353")
 _MERCHANT_REASON = "4351"
 _BATCH_NUMBER_MAX = 20
+_SPONSOR_MAX = 9
+_REFERENCE_MAX = 40
+_TERMS = frozenset({"OG", "SP", "XD", "CA"})
+_EPOCH = datetime.date(1970, 1, 1)
 
 
 def is_card_number(text: str) -> bool:
     """12 to 19 digits."""
-    return 12 <= len(text) <= 19 and text.isascii() and text.isdigit()
+    return 12 <= len(text) <= 19 and _is_number(text)
 
 
 def read_batch_number(private: Mapping[str, str]) -> str:
@@ -37,6 +45,46 @@ def read_batch_number(private: Mapping[str, str]) -> str:
     if len(number) > _BATCH_NUMBER_MAX:
         raise FormatError("batch number too long", field=int(_PRIVATE))
     return number
+
+
+def credit_terms(private: Mapping[str, str]) -> CreditTerms | None:
+    """`OG`, `SP`, `XD`, `CA`, and of a refund `IN`; None where none of the first four is there.
+
+    FormatError for what is none of these.
+    """
+    if not _TERMS & private.keys():
+        return None
+    origin, sponsor, cashable = private.get("OG"), private.get("SP", ""), private.get("CA")
+    if origin is not None and origin not in Origin.__members__:
+        raise FormatError("no such origin", field=int(_PRIVATE))
+    if "SP" in private and not (len(sponsor) <= _SPONSOR_MAX and _is_number(sponsor)):
+        raise FormatError("no sponsor", field=int(_PRIVATE))
+    if cashable not in (None, "0", "1"):
+        raise FormatError("neither cashable nor not", field=int(_PRIVATE))
+    reference = private.get("IN", "") if origin == Origin.REFUND.name else ""
+    if len(reference) > _REFERENCE_MAX:
+        raise FormatError("order reference too long", field=int(_PRIVATE))
+    return CreditTerms(
+        origin=Origin[origin or "PAID"],
+        sponsor_id=int(sponsor or 0),
+        last_day=_last_day(private["XD"]) if "XD" in private else 0,
+        cashable=None if cashable is None else cashable == "1",
+        order_reference=reference,
+    )
+
+
+def _last_day(text: str) -> int:
+    """YYYYMMDD as a day since 1970-01-01."""
+    if len(text) == 8 and _is_number(text):
+        with contextlib.suppress(ValueError):
+            day = datetime.date(int(text[:4]), int(text[4:6]), int(text[6:])) - _EPOCH
+            if day.days > 0:
+                return day.days
+    raise FormatError("no last day", field=int(_PRIVATE))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def required(message: Message, field: int) -> str:

@@ -123,6 +123,9 @@ def reply_fields(
         private["RS"] = answer.reversal_state.value
     if answer.rule and not _would_be_an_oracle(message, answer):
         private["WY"] = answer.rule.value
+    if answer.resets_s:
+        resets = datetime.datetime.fromtimestamp(answer.resets_s, datetime.UTC)
+        private["RT"] = resets.strftime("%Y%m%d%H%M%S")
     if answer.requested_minor is not None:
         private["RQ"] = f"{answer.requested_minor:012d}"
     fields[_PRIVATE] = build_private(private)

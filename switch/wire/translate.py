@@ -10,6 +10,8 @@ import dataclasses
 import datetime
 from typing import Any
 
+import msgspec
+
 from fastpath import pinblock
 from fastpath.codec import Message
 from fastpath.errors import FormatError
@@ -17,13 +19,14 @@ from fastpath.specs import DE
 from fastpath.tokens import TokenTable
 from rules.identity import content_fingerprint, request_key, suspense_card_id
 from rules.money import Counts, Purse
-from rules.requests import AMOUNT_OPTIONAL, CardRequest, Entry, Operation
+from rules.requests import AMOUNT_OPTIONAL, CardRequest, CreditTerms, Entry, Operation
 from rules.responses import Response, Rule
 from switch.programme import AcquirerLink, Programme, TerminalEntry
 from switch.terminal_keys import PinFormat
 from switch.wire.clock import LocalClock
 from switch.wire.fields import (
     card_number,
+    credit_terms,
     entry_mode,
     is_card_number,
     read_batch_number,
@@ -65,6 +68,7 @@ _ITEM_CREDITS = frozenset(
     {Operation.ACTIVATE, Operation.ACTIVATE_PREVALUED, Operation.LOAD, Operation.RETURN}
 )
 _ALL_PURSES = "310000"
+_MAKES_LOTS = frozenset({Operation.ACTIVATE, Operation.ACTIVATE_PREVALUED, Operation.LOAD})
 
 
 def _operations() -> dict[tuple[str, str], tuple[Operation, Purse]]:
@@ -169,22 +173,22 @@ class Translator:
             card_id = suspense_card_id(terminal.rules.merchant_id)
             party += f"|{digest.hex()}"  # many numbers share that chain
         pvv, pin_version = (None, 0) if told else self._pvv(message, private, terminal, pan)
+        terms = credit_terms(private) if operation in _MAKES_LOTS else None
         if told:
             more = _reference(message, private, operation, instant_s, party)
             more["foreign_content"] = _foreign_content(message.mti, code, foreign=foreign)
         else:
             more = {
+                "terms": terms,
                 "expiry": message.get(_EXPIRY),
                 "pvv": pvv,
                 "code_digest": self._code_digest(private, digest),
                 "partial_allowed": private.get("PA") == "1",
             }
-        content = f"{code}|{message.amount(_AMOUNT)}|{currency}|{message.get(_TO_ACCOUNT)}"
-        content += f"|{message.get(_REPLACEMENT) if told else None}|{private.get('OR')}"
         request = CardRequest(
             operation=operation,
             key=request_key(instant_s, f"{party}|{message.mti[1:3]}|{stan}"),
-            fingerprint=content_fingerprint(content),
+            fingerprint=content_fingerprint(_content(message, private, terms, told=told)),
             transaction_id=transaction_id,
             rrn=(message.get(_RRN) or "").strip(),
             card_digest=digest,
@@ -340,6 +344,18 @@ def _reference(
         "reason": reversal_reason(private.get("RE", "")),
         "final_amount_minor": int(replacement[:12]) if replacement else None,
     }
+
+
+def _content(
+    message: Message, private: dict[str, str], terms: CreditTerms | None, *, told: bool
+) -> str:
+    """What a repeat must have in common with its original."""
+    code, currency = message.get(_PROCESSING_CODE), message.get(_CURRENCY)
+    content = f"{code}|{message.amount(_AMOUNT)}|{currency}|{message.get(_TO_ACCOUNT)}"
+    content += f"|{message.get(_REPLACEMENT) if told else None}|{private.get('OR')}"
+    if terms is None:
+        return content
+    return "|".join((content, *map(str, msgspec.structs.astuple(terms))))
 
 
 def _original(message: Message) -> str:

@@ -48,7 +48,11 @@ class Cards:
     def __init__(self, entries: list[dict[str, Any]]) -> None:
         self._lock = threading.Lock()
         self._by_status: dict[str, deque[Card]] = defaultdict(deque)
+        self.others = [Card.from_demo(entry) for entry in entries if "programme" in entry]
+        """Of other programmes than the contract's."""
         for entry in entries:
+            if "programme" in entry:
+                continue
             card = Card.from_demo(entry)
             if len(self._by_status[card.status]) < _STANDARD_CARDS:
                 self._by_status[card.status].append(card)
@@ -101,6 +105,8 @@ class Demo:
         self.cards = Cards([])
         self.pos_entries: list[dict[str, Any]] = []
         self.network_entries: list[dict[str, Any]] = []
+        self.programme_entries: list[dict[str, Any]] = []
+        """Terminals that speak for the programme."""
 
     def start(self) -> None:
         """Returns once demo.json is there and the `ready` line is printed. DemoError otherwise."""
@@ -129,6 +135,7 @@ class Demo:
         network = [entry for entry in contents["terminals"] if entry["link"] == "network"]
         self.pos_entries = pos[:_STANDARD_POS_TERMINALS]
         self.network_entries = network[:_STANDARD_NETWORK_TERMINALS]
+        self.programme_entries = [entry for entry in network if entry.get("programme")]
         if len(self.pos_entries) < _STANDARD_POS_TERMINALS:
             raise DemoError(f"{len(pos)} POS terminals, fewer than promised")
         if len(self.network_entries) < _STANDARD_NETWORK_TERMINALS:

@@ -300,6 +300,16 @@ MUTANTS = (
         (f"{_PIPELINE}the_repeat_of_what_was_archived_is_told_so_once_it_was_looked_for",),
     ),
     Mutant(
+        "a receiver that has nothing left is believed without its row",
+        "rules/transfers.py",
+        "    given = net([*receipt.moves, *restoring_moves(other, receipt)])",
+        "    if not found_minor:\n"
+        "        how = {'undoes': original.version, 'rule': rule, 'reversal_state': state}\n"
+        "        return approve(request, card, moment, status_before=status, **how)\n"
+        "    given = net([*receipt.moves, *restoring_moves(other, receipt)])",
+        (f"{_RULES}transfers.py::test_nothing_left_at_all_is_partial_of_nothing",),
+    ),
+    Mutant(
         "a reversal can be reversed",
         "rules/reversal.py",
         "    if not original.approved or original.operation is Operation.REVERSAL:\n",
@@ -434,6 +444,144 @@ MUTANTS = (
         "head = _encode((_FORMAT, before, said,",
         "head = _encode((_FORMAT, said,",
         (f"{_PROJECTIONS}tamper.py::test_a_block_of_another_history_does_not_fit_before_the_next",),
+    ),
+    # What time does
+    Mutant(
+        "value is spent after its last day",
+        "rules/authorize.py",
+        "    if card.state.ends_from:\n        expire_due(card, moment, policy)\n",
+        "",
+        (f"{_RULES}lot_life.py::test_what_is_past_its_last_day_is_not_spent",),
+    ),
+    Mutant(
+        "the receiver of a transfer keeps what is over",
+        "rules/authorize.py",
+        "    if ends and other.state.ends_from:\n        expire_due(other, moment, policy)\n",
+        "",
+        (
+            f"{_RULES}lot_life.py::test_both_cards_of_a_transfer_lose_what_is_over",
+            f"{_RULES}lot_life.py::test_a_transfer_that_is_undone_late_gives_no_expired_value_back",
+        ),
+    ),
+    Mutant(
+        "what comes back late expires at once",
+        "rules/authorize.py",
+        "    if card.state.ends_from:\n        renew_returned(card, moment, policy)\n",
+        "",
+        (f"{_RULES}lot_life.py::test_a_sale_that_is_undone_late_gets_a_new_life_for_each_lot",),
+    ),
+    Mutant(
+        "a lot that comes to a card is never looked for",
+        "rules/booking.py",
+        "            card.state.note_end(move.expires_day)\n",
+        "            pass\n",
+        (
+            f"{_RULES}lot_life.py::test_a_lot_that_comes_to_a_card_without_ends_is_looked_for",
+            f"{_RULES}model.py::test_deep_sequences_agree_with_the_model",
+        ),
+    ),
+    Mutant(
+        "replay takes a state in which no lot is looked for",
+        "rules/replay.py",
+        "    if first_end and not 0 < state.ends_from <= first_end:\n",
+        "    if False:\n",
+        (f"{_RULES}lot_life.py::test_replay_finds_a_lot_that_nobody_looks_for",),
+    ),
+    Mutant(
+        "a sponsor's value that nobody spent is breakage",
+        "rules/expiry.py",
+        "            if lot.origin in PROMOTIONAL:\n",
+        "            if False:\n",
+        (f"{_RULES}lot_life.py::test_what_a_sponsor_gave_goes_back_there",),
+    ),
+    Mutant(
+        "a month is charged twice",
+        "rules/dormancy.py",
+        "        and state.fee_month < month\n",
+        "",
+        (f"{_RULES}lot_life.py::test_a_fee_is_taken_once_a_month_and_never_below_zero",),
+    ),
+    Mutant(
+        "a card that is in use pays for being idle",
+        "rules/dormancy.py",
+        "        and month - idle_from >= policy.dormancy_months\n",
+        "",
+        (f"{_RULES}lot_life.py::test_whoever_uses_a_card_wakes_it",),
+    ),
+    Mutant(
+        "a till gives promotional value",
+        "rules/operations.py",
+        "    if not request.terminal.programme:\n",
+        "    if False:\n",
+        (f"{_RULES}lot_life.py::test_who_may_say_what_kind_of_value_it_is",),
+    ),
+    Mutant(
+        "promotional value is paid out",
+        "rules/operations.py",
+        "    elif terms.cashable and not _may_be_cashable(terms.origin, policy):\n",
+        "    elif False:\n",
+        (f"{_RULES}lot_life.py::test_who_may_say_what_kind_of_value_it_is",),
+    ),
+    Mutant(
+        "anybody's promotion is given",
+        "rules/operations.py",
+        "    if terms.sponsor_id not in (",
+        "    if False and terms.sponsor_id not in (",
+        (f"{_RULES}lot_life.py::test_who_may_say_what_kind_of_value_it_is",),
+    ),
+    Mutant(
+        "a repeat with another order is the first one's",
+        "switch/wire/translate.py",
+        "    if terms is None:\n        return content\n",
+        "    return content\n",
+        ("tests/operations/test_lot_life.py::test_an_order_that_was_not_filled_is_refunded_once",),
+    ),
+    # Limits
+    Mutant(
+        "what was spent before is not counted",
+        "rules/limits.py",
+        "    if 0 < limits.day_minor < spent_minor + amount_minor:\n",
+        "    if 0 < limits.day_minor < amount_minor:\n",
+        (f"{_RULES}lot_life.py::test_a_day_is_limited_in_amount_until_the_next",),
+    ),
+    Mutant(
+        "a clock that goes back gives another day",
+        "rules/limits.py",
+        "    if state.spent is None or state.spent.day < day:\n",
+        "    if state.spent is None or state.spent.day != day:\n",
+        (f"{_RULES}lot_life.py::test_a_clock_that_goes_back_gives_no_second_day",),
+    ),
+    Mutant(
+        "yesterday's sale, undone, gives back of today",
+        "rules/limits.py",
+        "    if totals is not None and version > totals.from_version:\n",
+        "    if totals is not None:\n",
+        (f"{_RULES}lot_life.py::test_a_reversal_of_yesterdays_sale_gives_nothing_back",),
+    ),
+    Mutant(
+        "a return without its sale has no limit",
+        "rules/operations.py",
+        "    refusal = refusal_by_return_limit(request, card, moment, policy)\n",
+        "    refusal = None\n",
+        (f"{_RULES}lot_life.py::test_a_return_that_names_no_sale_is_limited",),
+    ),
+    Mutant(
+        "a transfer brings a card above its limit",
+        "rules/transfers.py",
+        "        and room_for(other, policy, request.purse, request.amount_minor)\n",
+        "",
+        (f"{_RULES}transfers.py::test_whatever_keeps_a_card_from_receiving_looks_alike",),
+    ),
+    Mutant(
+        "a return brings a card above its limit",
+        "rules/operations.py",
+        "amount_minor):\n        return refuse(request, card, moment, Response.OVER_AMOUNT_LIMIT,"
+        " Rule.BALANCE_LIMIT)\n    moves = give_back",
+        "amount_minor):\n        pass\n    moves = give_back",
+        (
+            f"{_RULES}lot_life.py::"
+            "test_a_return_brings_a_card_to_no_more_than_it_may_have_a_reversal_does",
+        ),
     ),
     # The wire
     Mutant(

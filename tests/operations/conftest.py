@@ -17,20 +17,17 @@ from tests.client.messages import Card  # noqa: E402
 from tests.client.terminal import Terminal  # noqa: E402
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "at_the_end: runs after all other tests of the session")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What judges the whole session runs at its end."""
-    items.sort(key=lambda item: item.get_closest_marker("at_the_end") is not None)
-
-
 @pytest.fixture(scope="session")
 def switch() -> Iterator[Demo]:
-    """`cardswitch up --demo` in a directory of its own, stopped by SIGTERM at the end."""
+    """`cardswitch up --demo` in a directory of its own, stopped by SIGTERM at the end.
+
+    After all that the scenarios did to it, its journal must still hold together.
+    """
     with running_demo("cards-") as demo:
         yield demo
+        ended = demo.verify()
+        assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
+        assert "broken" not in ended.stdout
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import trio
 from journal_world import APPEND, World, project
 
 from rules.cards import WorkingCard
-from rules.requests import Operation
+from rules.requests import CreditTerms, Operation, Terminal
 from switch.archive import command, cut
 from switch.archive.command import archive
 from switch.archive.cut import CannotArchive
@@ -59,8 +59,15 @@ def place(tmp_path: Path) -> Path:
 
 
 async def month_of(world: World, back: int, cards: list[int], sales: int = 4) -> None:
-    """Loads, sales, returns to lots by reversal, a hold that is completed, refusals by rule."""
+    """Loads, sales, returns to lots by reversal, a hold that is completed, refusals by rule.
+
+    And a load that ends 40 days later: whoever moves then expires it, the others have it still.
+    """
     world.now = midst(back)
+    terms = CreditTerms(last_day=int(world.now.timestamp()) // 86_400 + 40)
+    given = {"terminal": Terminal(2, 1, network=True, programme=True), "terms": terms}
+    for card in cards:
+        await world.do((card, world.request(Operation.LOAD, 77, **given)))
     await world.do(*[(card, world.request(Operation.LOAD, 1_000 + card)) for card in cards])
     for number in range(sales):
         sale = world.request(Operation.REDEEM, 10 + number)
@@ -141,6 +148,7 @@ async def test_an_archive_takes_months_away_and_everything_still_holds(
 ) -> None:
     links = await old.connection.value("select count(*) from link")
     before = await old.connection.rows("select * from card_head order by card_id")
+    lives = await old.connection.rows("select * from card_life order by card_id")
     said = await cut_through(url, place, 5, sealer, key, drop_tables=drop)
     assert sum(line.startswith("detached") for line in said) == 6
     assert sum(line.startswith("dropped") for line in said) == (6 if drop else 0)
@@ -157,6 +165,13 @@ async def test_an_archive_takes_months_away_and_everything_still_holds(
     assert await equal(url)
     assert await equal(url, archived=archived(place))
     assert await old.connection.rows("select * from card_head order by card_id") == before
+    assert await old.connection.rows("select * from card_life order by card_id") == lives
+    # Card 3 is quiet since: what time will do to it is known from the archive alone.
+    ends = int(midst(6).timestamp()) // 86_400 + 40
+    opening = "select due_day, ecash_minor > 0 as there from opening.card_life where card_id = 3"
+    assert [tuple(row) for row in await old.connection.rows(opening)] == [(ends, True)]
+    expired = "select count(*) from link where operation = 17"
+    assert await old.connection.value(expired) > 0
 
 
 async def test_a_second_archive_goes_on_from_the_first(

@@ -53,6 +53,7 @@ async def test_what_is_made_anew_is_equal(journal: World, url: str) -> None:
         "programme_balance": 1,
         "liability": 1,
         "card_head": 4,
+        "card_life": 4,
         "open_hold": 1,
         "open_item": 3,
     }

@@ -36,6 +36,8 @@ PUMP = Terminal(
     5, 501, network=False, floor_limit_minor=FLOOR_LIMIT_MINOR, completion_tolerance_percent=10
 )
 
+PROGRAMME = Terminal(6, 901, network=True, programme=True)
+
 SWEEPER = Terminal(0, 0, network=False)
 
 _TYPES = {
@@ -374,6 +376,7 @@ def make_state(
     else:
         state.points = held
     state.lots_made = max((lot.lot_id for lot in lots), default=0)
+    state.ends_from = state.first_end()
     return state
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from card_model_holds import Expected, HoldsModel, Message
+from card_model_life import GIVEN, LifeModel
 
 __all__ = ["CardModel", "Expected", "Message"]
 
@@ -35,10 +36,11 @@ SALES = ("redeem", "advice", "completion")
 TO_MERCHANT = (*SALES, "cash_out")
 
 
-class CardModel(HoldsModel):
+class CardModel(HoldsModel, LifeModel):
     """One card, its lots, and every message it has been told of."""
 
-    def __init__(self, face_value_minor: int) -> None:
+    def __init__(self, face_value_minor: int, terms: dict[str, Any] | None = None) -> None:
+        self.begin_life(terms)
         self.face_value_minor = face_value_minor
         self.status = "issued"
         self.before_block = ""
@@ -60,7 +62,7 @@ class CardModel(HoldsModel):
         prior = self.known.get(message["name"])
         if prior is not None:
             return self._repeated(message, prior)
-        if message["op"] in ("reversal", "advice", "expiry", "outcome"):
+        if message["op"] in ("reversal", "advice", "expiry", "outcome", "fee"):
             return getattr(self, "_" + message["op"])(message)
         if message["op"] in ("load", "redeem", "return", "cash_out", "balance", "hold"):
             allowed: tuple[str, ...] = ("active",)
@@ -89,41 +91,36 @@ class CardModel(HoldsModel):
         return {"code": "00", "status": "unlocked"}
 
     def _activate(self, message: Message) -> Expected:
-        return {"code": "00", "effect": message["amount"], "status": "active", "credit": True}
+        return self._credit(message, message["amount"], status="active")
 
     def _activate_prevalued(self, message: Message) -> Expected:
         face_minor = self.face_value_minor
         if not face_minor or message["amount"] not in (0, face_minor):
             return {"code": "13"}
-        return {
-            "code": "00",
-            "effect": face_minor,
-            "said": face_minor,
-            "status": "active",
-            "credit": True,
-        }
+        return self._credit(message, face_minor, status="active", said=face_minor)
 
     def _load(self, message: Message) -> Expected:
-        return {"code": "00", "effect": message["amount"], "credit": True}
+        return self._credit(message, message["amount"])
 
     def _redeem(self, message: Message) -> Expected:
         available_minor, amount_minor = self.available(message["purse"]), message["amount"]
         if amount_minor <= available_minor:
-            return {"code": "00", "effect": -amount_minor}
+            return self._limited(message, {"code": "00", "effect": -amount_minor})
         if not message["partial"] or available_minor == 0:
             return {"code": "51"}
-        return {
+        less = {
             "code": "10",
             "effect": -available_minor,
             "said": available_minor,
             "requested": amount_minor,
         }
+        return self._limited(message, less)
 
     def _return(self, message: Message) -> Expected:
         if not message["sale"]:
             if not message["may_return_unlinked"]:
                 return {"code": "58"}
-            return {"code": "00", "effect": message["amount"], "credit": True, "refund": True}
+            return self._return_unlinked(message)
         sale = next((e for e in self.known.values() if e["tx"] == message["sale"]), None)
         if sale is None or sale.get("barred") or sale["op"] not in SALES or not sale["approved"]:
             return {"code": "25"}
@@ -132,6 +129,8 @@ class CardModel(HoldsModel):
         paid_minor = sale["open"] - sum(sale["unpaid"].values())
         if sale["purse"] != message["purse"] or message["amount"] > paid_minor:
             return {"code": "13"}
+        if self.too_much(message["purse"], message["amount"]):
+            return {"code": "61", "rule": "BALANCELIMIT"}
         return {"code": "00", "effect": message["amount"], "undoes": sale}
 
     def _cash_out(self, message: Message) -> Expected:
@@ -140,7 +139,8 @@ class CardModel(HoldsModel):
         amount_minor = message["amount"] or cashable_minor
         if not 0 < amount_minor <= cashable_minor:
             return {"code": "51"}
-        return {"code": "00", "effect": -amount_minor, "said": amount_minor, "cash": True}
+        paid = {"code": "00", "effect": -amount_minor, "said": amount_minor, "cash": True}
+        return self._limited(message, paid)
 
     def _balance(self, message: Message) -> Expected:
         return {"code": "00", "links": 0}
@@ -194,6 +194,8 @@ class CardModel(HoldsModel):
             relieved = self._relieved(original, undone_minor)
             return done | {"effect": undone_minor - sum(relieved.values()), "relieves": relieved}
         available_minor = self.available(message["purse"])
+        if original["given"]:
+            return self._ungive(message, done, original, undone_minor)
         sale, kept_minor = original["undoes"], 0
         if sale is not None:  # what its sale's reversal has left of the sale is all there may be
             kept_minor = max(sale["open"] + undone_minor - sale["ceiling"], 0)
@@ -210,6 +212,27 @@ class CardModel(HoldsModel):
         if missing_minor:
             owed = {"shortfall": missing_minor}
             return done | {"rs": "PARTIAL", "freezes": True, "owed": owed, "missing": missing_minor}
+        return done | self._inactive(original, final_minor)
+
+    def _ungive(
+        self, message: Message, done: Expected, original: dict[str, Any], undone_minor: int
+    ) -> Expected:
+        """What a sponsor gave is taken back as far as it is there; nobody owes the rest."""
+        if original.get("at_its_end"):
+            return {"code": "00", "rs": "ALREADY", "settles": original}
+        found_minor = min(undone_minor, self.available(message["purse"]))
+        if found_minor < undone_minor and message["reason"] != "time_out":
+            return {"code": "05", "rule": "SPENT"}
+        if not found_minor:
+            return {"code": "00", "rs": "PARTIAL", "rule": "SPENT", "ends": original}
+        done |= {"effect": -found_minor, "undone": found_minor, "taken_from": original["given"]}
+        if found_minor < undone_minor:
+            return done | {"rs": "PARTIAL", "rule": "SPENT", "ends": original}
+        return done | self._inactive(original, message["final"] or 0)
+
+    def _inactive(self, original: dict[str, Any], final_minor: int) -> Expected:
+        """The status that a wholly undone activation leaves."""
+        done: Expected = {}
         activation = original["op"] in ("activate", "activate_prevalued")
         if activation and not final_minor and self.status == "active":
             done["status"] = original["status_before"]
@@ -257,6 +280,8 @@ class CardModel(HoldsModel):
             settled = expected["settles"]
             settled["ceiling"] = settled["open"]
             settled["heard_of_reversals"].append("ALREADY")
+        if "ends" in expected:
+            expected["ends"]["at_its_end"] = True
         if message["op"] == "outcome":
             return
         effect_minor = expected.get("effect", 0)
@@ -287,7 +312,14 @@ class CardModel(HoldsModel):
             "undoes": expected.get("undoes"),
             "claims": {},
             "heard_of_reversals": [],
+            "given": 0,
         }
+        credit = expected.get("credit")
+        if credit and credit["origin"] in GIVEN:
+            entry["given"] = credit["sponsor"]
+        if "completes" in expected:
+            entry["completes"] = expected["completes"]["name"]
+        self.note(message, expected, heard["code"], effect_minor)
         self.known[message["name"]] = entry
         self._move_lots(message, expected, entry, effect_minor, moves)
         self._owe(expected, entry["merchant"])
@@ -314,14 +346,12 @@ class CardModel(HoldsModel):
             return
         if expected.get("credit"):
             self.lots_made += 1
-            refund = bool(expected.get("refund"))
             assert moves == [(self.lots_made, effect_minor)]
-            lots[self.lots_made] = {
-                "left": effect_minor,
-                "cashable": not refund and message["purse"] == 60,
-                "refund": refund,
-            }
+            lots[self.lots_made] = expected["credit"]
             entry["claims"] = dict(moves)
+        elif "fee" in expected:
+            plain = {i: lot for i, lot in lots.items() if lot["origin"] not in GIVEN}
+            assert moves == self._spend(plain, -effect_minor)
         elif undone is None:
             wanted = self._spend(lots, -effect_minor, cash=bool(expected.get("cash")))
             assert moves == wanted
@@ -347,9 +377,10 @@ class CardModel(HoldsModel):
     def _spend(
         self, lots: dict[int, Any], amount_minor: int, *, cash: bool = False
     ) -> list[tuple[int, int]]:
-        """Promotional before paid value, then the oldest."""
+        """The soonest to end, promotional before paid value, then the oldest."""
         moves = []
-        for lot_id in sorted(lots, key=lambda i: (not lots[i]["refund"], i)):
+        turn = sorted(lots, key=lambda i: (lots[i]["last"] or 1 << 30, not lots[i]["refund"], i))
+        for lot_id in turn:
             part = min(lots[lot_id]["left"], amount_minor)
             if part and (lots[lot_id]["cashable"] or not cash):
                 lots[lot_id]["left"] -= part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -10,8 +11,11 @@ from builders import (
     NETWORK,
     NOW_S,
     OTHER_TILL,
+    POLICY,
+    PROGRAMME,
     PUMP,
     SERVICE_DESK,
+    SWEEPER,
     TILL,
     Chain,
     again,
@@ -22,22 +26,78 @@ from builders import (
     make_outcome,
     make_request,
     make_reversal,
+    next_transaction_id,
 )
 from card_model import CardModel, Message
 from card_model_holds import held_of
+from card_model_life import months
 
 from rules.cards import CardState, CardStatus
-from rules.identity import content_fingerprint
+from rules.identity import content_fingerprint, request_key
 from rules.ledger import AccountKind, Answer, Link
+from rules.lots import Origin
 from rules.money import Purse
+from rules.policy import Limits, Policy, month_of
 from rules.replay import follow
-from rules.requests import CardRequest, Operation, ReversalReason
+from rules.requests import CardRequest, CreditTerms, Operation, ReversalReason
 from rules.responses import Rule
 
 FACE_VALUE_MINOR = 2_500
 DAY_S = 86_400
-TERMINALS = (TILL, OTHER_TILL, SERVICE_DESK, NETWORK, PUMP)
+TERMINALS = (TILL, OTHER_TILL, SERVICE_DESK, NETWORK, PUMP, PROGRAMME)
+SPONSOR = 7
+KINDS: tuple[tuple[Origin, int, int | None, bool | None, str], ...] = (
+    (Origin.PAID, 0, None, None, ""),
+    (Origin.PAID, 0, None, None, ""),
+    (Origin.PROMO, SPONSOR, None, None, ""),
+    (Origin.PROMO, SPONSOR, 2, False, ""),
+    (Origin.REFUND, 0, None, None, "A-1"),
+    (Origin.PAID, 0, 1, True, ""),
+    (Origin.GOODWILL, SPONSOR, 0, None, ""),
+    (Origin.REWARD, 8, None, None, ""),
+    (Origin.PAID, SPONSOR, None, None, ""),
+    (Origin.REWARD, SPONSOR, 30, None, ""),
+    (Origin.PROMO, SPONSOR, -1, None, ""),
+    (Origin.PAID, 0, 9, False, ""),
+    (Origin.REFUND, 0, None, True, "A-2"),
+    (Origin.REFUND, 0, None, False, ""),
+    (Origin.PROMO, SPONSOR, 3, True, ""),
+)
+"""Kinds of value that the programme may give, or not: origin, sponsor, days from now on, whether it
+may be paid out, order."""
+STRICT = Policy(
+    utc_offset_min=-300,
+    lot_days={Origin.PAID: 20, Origin.PROMO: 12, Origin.REFUND: 3},
+    renewal_days=5,
+    sponsors=frozenset({SPONSOR}),
+    dormancy_months=1,
+    dormancy_fee_minor=40,
+    limits={
+        0: Limits(
+            return_minor=600,
+            transaction_minor=2_000,
+            day_minor=3_000,
+            day_count=6,
+            balance_minor=9_000,
+        )
+    },
+)
+STRICT_TERMS = {
+    "offset_min": -300,
+    "lives": {"paid": 20, "promo": 12, "refund": 3},
+    "renewal": 5,
+    "sponsors": (SPONSOR,),
+    "fee_after": 1,
+    "fee": 40,
+    "transaction": 2_000,
+    "return": 600,
+    "day": 3_000,
+    "times": 6,
+    "balance": 9_000,
+}
+"""The same, for the model."""
 PURSES_NAMED = (Operation.LOAD, Operation.REDEEM, Operation.RETURN, Operation.CASH_OUT)
+CREDITS = (Operation.LOAD, Operation.ACTIVATE, Operation.ACTIVATE_PREVALUED)
 HELD = (Operation.HOLD, Operation.ADVICE)
 NAMES = ("tx", "code", "key")
 FOREIGN = (Rule.NONE, Rule.NONE, Rule.NONE, Rule.OPERATION, Rule.CURRENCY)
@@ -48,7 +108,8 @@ OPERATIONS = tuple(
     if operation
     not in (
         *(Operation.ISSUE, Operation.REVERSAL, Operation.TOMBSTONE, Operation.OUTCOME),
-        Operation.UPLOAD,
+        *(Operation.UPLOAD, Operation.LOT_EXPIRY, Operation.LOT_RENEWAL),
+        *(Operation.DORMANCY_FEE, Operation.LOT_SWEEP),
         *(Operation.COMPLETION, Operation.HOLD_EXPIRY, Operation.TRANSFER, Operation.RECEIPT),
     )
 )
@@ -66,9 +127,10 @@ class Sent:
 class Scenario:
     """One card from its issue on. Messages wait in a batch until it is full, then are judged."""
 
-    def __init__(self) -> None:
-        self.chain = Chain(CardState.new(), make_facts(face_value_minor=FACE_VALUE_MINOR))
-        self.model = CardModel(FACE_VALUE_MINOR)
+    def __init__(self, *, strict: bool = False) -> None:
+        facts = make_facts(expiry="9912", face_value_minor=FACE_VALUE_MINOR)
+        self.chain = Chain(CardState.new(), facts, policy=STRICT if strict else POLICY)
+        self.model = CardModel(FACE_VALUE_MINOR, STRICT_TERMS if strict else None)
         self.model.now_s = NOW_S
         self.batch_size = 1
         self.waiting: list[Sent] = []
@@ -94,6 +156,7 @@ class Scenario:
         age_s: int = 0,
         sale: int | None = None,
         withhold: bool = False,
+        kind: int = 0,
     ) -> None:
         """A new message; one that is withheld waits to come late, or never."""
         if operation not in (*PURSES_NAMED, *HELD):
@@ -116,6 +179,11 @@ class Scenario:
             partial_allowed=partial,
             original=original,
         )
+        if operation in CREDITS and kind % len(KINDS):
+            origin, sponsor_id, days, cashable, order = KINDS[kind % len(KINDS)]
+            last_day = 0 if days is None else self.model.today + days
+            terms = CreditTerms(origin, sponsor_id, last_day, cashable, order)
+            request = msgspec.structs.replace(request, terms=terms)
         sent = Sent(self._message(request, operation.name.lower(), original), request)
         self._make(sent, withhold=withhold)
 
@@ -162,6 +230,21 @@ class Scenario:
         request = make_expiry(version, round_number=self.rounds)
         message = self._message(request, "expiry", "") | {"hold": version}
         self._make(Sent(message, request))
+
+    def charge(self, ahead: int) -> None:
+        """The sweeper asks for the fee of this month, or of the next."""
+        month = month_of(self.model.today) + ahead
+        request = CardRequest(
+            operation=Operation.DORMANCY_FEE,
+            key=request_key(1, f"fee|{month}"),
+            fingerprint=content_fingerprint(f"fee|{month}"),
+            transaction_id=next_transaction_id(),
+            rrn="",
+            terminal=SWEEPER,
+            fee_month=month,
+        )
+        message = self._message(request, "fee", "")
+        self._send(Sent(message | {"month": months(self.model.today) + ahead}, request))
 
     def ask(self, which: int, *, bar_unknown: bool) -> None:
         """What became of any message made so far, come or withheld."""
@@ -257,7 +340,7 @@ class Scenario:
         """
         self.flush()
         if operation is Operation.ADVICE:
-            amount_minor = min(amount_minor, self.model.available(60))
+            amount_minor = min(amount_minor, self.model.shown(60))
         made, waiting = len(self.made), self._send
         self._send = lambda sent: None  # type: ignore[method-assign]
         self.request(operation, amount_minor, sale=sale, partial=True, terminal=2)
@@ -282,6 +365,7 @@ class Scenario:
     # How it is judged
 
     def _message(self, request: CardRequest, op: str, sale: str) -> Message:
+        terms = request.terms
         return {
             "op": op,
             "name": request.key.hex(),
@@ -300,6 +384,13 @@ class Scenario:
             "floor": request.terminal.floor_limit_minor,
             "tolerance": request.terminal.completion_tolerance_percent,
             "foreign": request.foreign_content.value,
+            "programme": request.terminal.programme,
+            "terms": terms is not None,
+            "origin": (terms.origin if terms else Origin.PAID).name.lower(),
+            "last": terms.last_day if terms else 0,
+            "sponsor": terms.sponsor_id if terms else 0,
+            "cash": terms.cashable if terms else None,
+            "order": terms.order_reference if terms else "",
         }
 
     def _make(self, sent: Sent, *, withhold: bool = False) -> None:
@@ -321,11 +412,40 @@ class Scenario:
         answers = self.chain.batch(*(sent.request for sent in batch))
         links = iter(self.chain.journal[before:])
         for sent, answer in zip(batch, answers, strict=True):
+            ages = self.model.ages(sent.message)
+            if ages:
+                self._ends(links)
             expected = self.model.expect(sent.message)
             mine = [next(links) for _ in range(expected.get("links", 1))]
             self._judge(sent, expected, answer, mine)
+            if ages:
+                self._renewals(links)
         assert next(links, None) is None, "a link nobody asked for"
         self._check_card(self.chain.journal[before:])
+
+    def _ends(self, links: Iterator[Link]) -> None:
+        """A link for each lot whose last day is over."""
+        while overdue := self.model.overdue():
+            link = next(links)
+            assert link.operation is Operation.LOT_EXPIRY
+            (move,) = link.moves
+            assert (int(link.purse), move.lot_id) in overdue
+            minor, heir = self.model.end(int(link.purse), move.lot_id)
+            assert -move.amount_minor == -link.effect_minor == minor
+            (posting,) = link.postings
+            assert (posting.credit_kind.name.lower(), posting.credit_id) == heir
+
+    def _renewals(self, links: Iterator[Link]) -> None:
+        """A link for each lot that came back too late."""
+        while overdue := self.model.overdue():
+            link = next(links)
+            assert link.operation is Operation.LOT_RENEWAL
+            ended, heir = link.moves
+            assert (int(link.purse), ended.lot_id) in overdue
+            minor, last = self.model.renew(int(link.purse), ended.lot_id)
+            assert (-ended.amount_minor, heir.amount_minor) == (minor, minor)
+            assert (heir.lot_id, heir.expires_day) == (self.model.lots_made, last)
+            assert link.effect_minor == 0 and link.postings == ()
 
     def _judge(self, sent: Sent, expected: Message, answer: Answer, links: list[Link]) -> None:
         message = sent.message
@@ -345,6 +465,7 @@ class Scenario:
         else:
             assert heard["rs"] == expected.get("rs", ""), (message, expected)
             assert answer.rule == expected.get("rule", answer.rule)
+            assert answer.resets_s == expected.get("resets", 0)
             if heard["rs"] != "REVERSED" or message["op"] == "reversal":
                 assert answer.requested_minor == expected.get("requested")
                 assert answer.amount_minor == expected.get("said")
@@ -362,7 +483,11 @@ class Scenario:
         self.model.apply(message, expected, heard, moves, version)
         if link is not None and heard["code"] in ("00", "10"):
             assert link.held_after_minor == self.model.held(int(link.purse))
-        if "heard" not in expected and heard["code"] in ("00", "10") and message["op"] != "expiry":
+        if (
+            "heard" not in expected
+            and heard["code"] in ("00", "10")
+            and message["op"] not in ("expiry", "fee")
+        ):
             self._check_balances(message, answer)
 
     def _judge_outcome(self, expected: Message, answer: Answer, links: list[Link]) -> None:
@@ -381,6 +506,10 @@ class Scenario:
         purse = message["purse"]
         currency = "999" if purse == 90 else "978"
         available_minor = self.model.available(purse)
+        if (
+            message["op"] == "balance"
+        ):  # elsewhere what is over has left the card, or will be renewed
+            available_minor = self.model.shown(purse)
         ledger_minor = available_minor + self.model.held(purse)
         said = f"{purse}01{currency}C{ledger_minor:012d}{purse}02{currency}C{available_minor:012d}"
         if message["op"] in ("reversal", "advice"):
@@ -431,6 +560,21 @@ class Scenario:
         for entry in self.model.known.values():
             assert entry.get("open", 0) >= 0
 
+    def _check_given(self) -> None:
+        """What sponsors, breakage and fees have is what the model says."""
+        booked: dict[tuple[str, int], int] = {}
+        for link in self.chain.journal:
+            for posting in link.postings:
+                for sign, kind, account_id in (
+                    (-1, posting.debit_kind, posting.debit_id),
+                    (1, posting.credit_kind, posting.credit_id),
+                ):
+                    if kind in (AccountKind.PROMO, AccountKind.BREAKAGE, AccountKind.FEE):
+                        account = kind.name.lower(), account_id
+                        booked[account] = booked.get(account, 0) + sign * posting.amount_minor
+        expected = {account: minor for account, minor in self.model.accounts.items() if minor}
+        assert {account: minor for account, minor in booked.items() if minor} == expected
+
     def finish(self) -> None:
         """The books over the whole chain, and whether each link explains the state it left."""
         self.flush()
@@ -450,6 +594,7 @@ class Scenario:
                     if kind in (AccountKind.SHORTFALL, AccountKind.SUSPENSE):
                         account = kind.name.lower(), account_id
                         owed[account] = owed.get(account, 0) + sign * posting.amount_minor
+        self._check_given()
         assert all(minor >= 0 for minor in owed.values())
         expected = {account: minor for account, minor in self.model.owed.items() if minor}
         assert {account: minor for account, minor in owed.items() if minor} == expected

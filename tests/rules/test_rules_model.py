@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from card_scenario import DAY_S, OPERATIONS, Scenario
+from card_scenario import DAY_S, KINDS, OPERATIONS, Scenario
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -31,8 +31,9 @@ class CardMachine(RuleBasedStateMachine):
         super().__init__()
         self.scenario = Scenario()
 
-    @initialize(amount_minor=AMOUNTS, activate=st.integers(0, 9))
-    def begin(self, amount_minor: int, activate: int) -> None:
+    @initialize(amount_minor=AMOUNTS, activate=st.integers(0, 9), strict=st.booleans())
+    def begin(self, amount_minor: int, activate: int, strict: bool) -> None:
+        self.scenario = Scenario(strict=strict)
         if activate:
             self.scenario.request(Operation.ACTIVATE, amount_minor)
 
@@ -40,9 +41,19 @@ class CardMachine(RuleBasedStateMachine):
     def redeem(self, amount_minor: int, partial: bool, withhold: bool) -> None:
         self.scenario.request(Operation.REDEEM, amount_minor, partial=partial, withhold=withhold)
 
-    @rule(amount_minor=AMOUNTS, withhold=st.booleans())
-    def load(self, amount_minor: int, withhold: bool) -> None:
-        self.scenario.request(Operation.LOAD, amount_minor, withhold=withhold)
+    @rule(
+        amount_minor=AMOUNTS,
+        withhold=st.booleans(),
+        kind=st.integers(0, len(KINDS) - 1),
+        terminal=st.sampled_from((0, 5, 5)),
+    )
+    def load(self, amount_minor: int, withhold: bool, kind: int, terminal: int) -> None:
+        named = {"kind": kind, "terminal": terminal}
+        self.scenario.request(Operation.LOAD, amount_minor, withhold=withhold, **named)
+
+    @rule(ahead=st.integers(0, 1))
+    def charge(self, ahead: int) -> None:
+        self.scenario.charge(ahead)
 
     @rule(amount_minor=AMOUNTS, sale=WHICH)
     def return_to_card(self, amount_minor: int, sale: int) -> None:
@@ -52,7 +63,7 @@ class CardMachine(RuleBasedStateMachine):
         operation=st.sampled_from(OPERATIONS),
         amount_minor=AMOUNTS,
         purse=st.sampled_from(Purse),
-        terminal=st.integers(0, 4),
+        terminal=st.integers(0, 5),
         age_s=st.integers(0, 3 * DAY_S),
     )
     def anything(
@@ -149,7 +160,9 @@ class Player:
 
     def __init__(self, draw: random.Random) -> None:
         self.draw = draw
-        self.scenario = Scenario()
+        self.strict = draw.random() < 0.5
+        """Its programme has limits, fees, and lots that end."""
+        self.scenario = Scenario(strict=self.strict)
         self.amounts = draw.choice(((100,), (1, 2, 3), (100, 250, 500), (1, 100, 1_000, 2_500)))
         self.recent = draw.choice((3, 8, 40))
         self.slips = draw.choice((0.0, 0.05, 0.3))
@@ -157,7 +170,7 @@ class Player:
         self.purses = draw.choice(((Purse.ECASH,), (Purse.ECASH,), tuple(Purse)))
         self.drains = draw.choice((0.0, 0.0, 0.6))
         """How often a purchase takes all there is: what is undone later is then missing."""
-        self.days_pass = draw.random() < 0.2
+        self.days_pass = draw.random() < (0.7 if self.strict else 0.2)
         everyday = (Operation.REDEEM, Operation.LOAD, Operation.RETURN, Operation.CASH_OUT)
         self.everyday = {operation: draw.choice((0, 1, 1, 3)) for operation in everyday}
         self.everyday[Operation.REDEEM] = self.everyday[Operation.LOAD] = 2
@@ -166,6 +179,7 @@ class Player:
             self.hold: draw.choice((0, 2, 5)),
             self.advise: draw.choice((0, 2, 5)),
             self.sweep: draw.choice((0, 0, 1)),
+            self.charge: draw.choice((0, 1)) if self.strict else 0,
             self.ask: draw.choice((0, 0, 1)),
             self.reverse: draw.choice((1, 3, 6)),
             self.repeat: draw.choice((0, 1, 4)),
@@ -181,8 +195,8 @@ class Player:
         for _ in range(STEPS):
             self.revive()
             draw.choices(list(self.steps), list(self.steps.values()))[0]()
-            if self.days_pass and draw.random() < 0.05:
-                self.scenario.pass_time(draw.randrange(40 * DAY_S))
+            if self.days_pass and draw.random() < 0.1:
+                self.scenario.pass_time(draw.randrange(draw.choice((1, 4, 40)) * DAY_S))
         self.scenario.finish()
         return self.scenario
 
@@ -209,11 +223,18 @@ class Player:
             10_000 if drains else amount_minor,
             partial=drains or draw.random() < 0.5,
             purse=draw.choice(self.purses),
-            terminal=draw.choice((0, 0, 0, 1, 2, 2, 3, 4)),
+            terminal=draw.choice((0, 0, 0, 1, 2, 2, 3, 4, 5)),
             age_s=draw.choice((0, 1, 3_600, 2 * DAY_S)),
             sale=self.which() if draw.random() < 0.9 else None,
             withhold=withhold,
+            kind=draw.choice((0, draw.randrange(len(KINDS)))),
         )
+
+    def charge(self) -> None:
+        """Now and then nobody uses the card for months."""
+        if self.draw.random() < 0.3:
+            self.scenario.pass_time(70 * DAY_S)
+        self.scenario.charge(self.draw.choice((0, 0, 1)))
 
     def hold(self) -> None:
         draw = self.draw

@@ -31,7 +31,10 @@ STATUS_FOR = {
 }
 NEVER_KEPT = (Operation.BALANCE, Operation.OUTCOME)
 """Approved, they leave no link; each has its own tests, as uploads have."""
-NOT_SENT = (Operation.ISSUE, Operation.REVERSAL, Operation.TOMBSTONE, Operation.UPLOAD)
+NOT_SENT = (
+    *(Operation.ISSUE, Operation.REVERSAL, Operation.TOMBSTONE, Operation.UPLOAD),
+    *(Operation.LOT_EXPIRY, Operation.LOT_RENEWAL, Operation.LOT_SWEEP, Operation.DORMANCY_FEE),
+)
 TWO_CARDS = (Operation.TRANSFER, Operation.RECEIPT)
 """In test_rules_transfers."""
 KEPT = tuple(op for op in Operation if op not in (*NEVER_KEPT, *NOT_SENT, *TWO_CARDS))

@@ -297,7 +297,9 @@ def test_nothing_left_at_all_is_partial_of_nothing() -> None:
     answer = world.send(make_reversal(request), A)
     assert said(answer) == ("00", "SPENT", "PARTIAL")
     assert (world.available(A), world.available(B)) == (500, 0)
-    assert world.links[-1].card_id == A and world.links[-1].amount_minor == 0
+    back, taken = world.links[-2:]
+    assert (back.card_id, back.amount_minor, back.other_card_id) == (A, 0, B)
+    assert (taken.card_id, taken.amount_minor, taken.undoes) == (B, 0, 1), "that it was so stands"
     asked = world.send(make_outcome(request), A)
     assert asked.original_state is OriginalState.APPROVED
     world.chains[B].send(make_request(Operation.LOAD, 1000))

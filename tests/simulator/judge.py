@@ -11,20 +11,23 @@ from typing import Any
 
 import msgspec
 
-from .judge_card import ACTIVE, Broken, CardModel, demand
+from .judge_card import ACTIVE, CardModel
+from .judge_life import LOT_EXPIRY, LOT_RENEWAL, day_of
+from .judge_limits import month_of
+from .judge_terms import Broken, demand
 from .world import Delivery, Story
 
 __all__ = ["Broken", "judge", "verdict"]
 
 _TOMBSTONE = 21
-_CARD, _MERCHANT, _SHORTFALL, _SUSPENSE, _WAY = 1, 2, 4, 5, 9
+_CARD, _MERCHANT, _SHORTFALL, _SUSPENSE, _FEE, _WAY = 1, 2, 4, 5, 6, 9
 _PROGRAMME = 1
 _UNDECIDED = "91"
 _FIELDS = (
     *("code", "tx", "rrn", "rule", "approval", "amount", "balances", "rs"),
     *("requested", "oc", "os"),
 )
-_TELLS_NO_BALANCE = ("reversal", "advice", "completion")
+_TELLS_NO_BALANCE = ("reversal", "advice", "completion", "fee")
 _WINDOW = 16
 
 
@@ -81,10 +84,14 @@ class Judge:
         for at, link in enumerate(self._database.links):
             first, _ = self._spans.get(link["batch_id"], (at, 0))
             self._spans[link["batch_id"]] = first, at + 1
-        self._receivers: list[tuple[dict[str, Any], int, str]] = []
+        self._unfit: list[tuple[dict[str, Any], int, int]] = []
         """Links that say something of another card as it was then, and what."""
         self._models: dict[int, CardModel] = {}
         self._states: dict[int, list[tuple[int, int, int]]] = {}
+        self._lots: dict[int, list[list[tuple[int, int]]]] = {}
+        """Per card and version, the last day and the value of each lot."""
+        self._idle: dict[int, list[tuple[int, int, int, int]]] = {}
+        """Per card and version: status, day of the last use, month of the last fee, paid value."""
         self._owed: dict[str, dict[str, int]] = {}
 
     def judge(self) -> None:
@@ -102,9 +109,14 @@ class Judge:
 
     def _replay(self, card_id: int) -> None:
         setting = self._story.plan.setting
-        model = CardModel(self._story.openings[card_id], setting.hold_s, setting.horizon_s)
+        model = CardModel(
+            *(self._story.openings[card_id], setting.hold_s, setting.horizon_s),
+            *(setting.terms, day_of(int(setting.begins.timestamp()))),
+        )
         self._models[card_id] = model
         states = self._states[card_id] = [(model.available, model.held, model.status)]
+        lots = self._lots[card_id] = [[(x["expires"], x["left"]) for x in model.lots.values()]]
+        idle = self._idle[card_id] = [_idle_of(model)]
         batch_id, version = 0, 0
         chain = self._database.links_of(card_id)
         for row, following in zip(chain, [*chain[1:], None], strict=False):
@@ -113,7 +125,9 @@ class Judge:
             demand(row["prev_batch_id"] == batch_id, "not its predecessor's batch", row)
             batch_id = row["batch_id"]
             link = _opened(row)
-            if row["operation"] == _TOMBSTONE:
+            if row["operation"] in (LOT_EXPIRY, LOT_RENEWAL):
+                self._check_life(model, row["operation"], link)
+            elif row["operation"] == _TOMBSTONE:
                 self._check_tombstone(model, link, following)
             elif link["other"][0] and (link["key"], link["content"]) not in self._messages:
                 self._check_counterpart(model, link)
@@ -121,6 +135,9 @@ class Judge:
                 self._check_link(model, link)
             states.append((model.available, model.held, model.status))
             self._check_state(model, link)
+            lots.append([(lot["expires"], lot["left"]) for lot in model.lots.values()])
+            idle.append(_idle_of(model))
+        demand(not model.returned_late, "late value without a new life", card_id)
         row = self._database.rows[card_id]
         demand((row["version"], row["batch_id"]) == (version, batch_id), "a row that ran ahead")
         amounts = (row["ecash_available"], row["ecash_held"], row["status"])
@@ -132,6 +149,15 @@ class Judge:
             window = row["request_window"]
             kept = [window[at : at + 16] for at in range(4, len(window), 20)]
             demand(kept == newest, "the window is not the newest keys", card_id)
+
+    def _check_life(self, model: CardModel, operation: int, link: dict[str, Any]) -> None:
+        """What the switch does by itself when a lot's last day is over."""
+        demand(link["code"] == "00", "refused to itself", link)
+        postings = self._postings[link["at"]]
+        if operation == LOT_EXPIRY:
+            model.end(link, postings)
+        else:
+            model.renew(link, postings)
 
     def _check_tombstone(
         self, model: CardModel, link: dict[str, Any], following: dict[str, Any] | None
@@ -157,6 +183,7 @@ class Judge:
         assert message is not None
         demand(message["card"] == link["card"], "a link on another card", link, message)
         message = message | {"half": self._half(link)}
+        model.nothing_is_over(link)
         expected = model.expect(message, link["now_s"])
         if not _fits(link, expected):
             expected = model.expect(message, link["now_s"], forgets=True)
@@ -172,16 +199,12 @@ class Judge:
             known = own or model.is_late(message, link["now_s"])
             demand(known, "an advice whose own request may still come", link, message)
         model.apply(message, expected, link, link["now_s"])
-        if "receiver" in expected:
-            original = self._messages_under(message["names_key"])
-            receiver = message["to"] if message["op"] == "transfer" else original["to"]
-            self._receivers.append((link, receiver, expected["receiver"]))
+        model.look_for_late(link)
+        if expected.get("unfit"):
+            self._unfit.append((link, message["to"], message["amount"]))
         self._check_postings(message, expected, link)
         if link["code"] in ("00", "10"):
             self._check_balances(model, message, answer)
-
-    def _messages_under(self, key: str) -> dict[str, Any]:
-        return next((m for (k, _), m in self._messages.items() if k == key), {"to": 0})
 
     def _half(self, link: dict[str, Any]) -> dict[str, Any] | None:
         """The link on another card that is one transaction with this one; it says so, too."""
@@ -202,6 +225,7 @@ class Judge:
         """What a transfer, or its reversal, did to the card that it went to."""
         main = self._half(link)
         assert main is not None
+        model.nothing_is_over(link)
         message = self._messages.get((main["key"], main["content"]))
         demand(message is not None, "half of what nobody asked for", link)
         assert message is not None
@@ -214,19 +238,16 @@ class Judge:
         self._check_postings(message, {"effect": link["effect"], "way": True}, link)
 
     def _check_receivers(self) -> None:
-        """What was said of another card was so at the time."""
-        for link, card_id, what in self._receivers:
+        """Which cards could not receive, could not at the time."""
+        for link, card_id, amount in self._unfit:
             model = self._models.get(card_id)
-            if what == "unfit" and model is None:
+            if model is None:
                 continue
-            demand(model is not None, "taken from no card", link)
             first, last = self._spans[link["batch"]]
             versions = range(self._version_at(card_id, first), self._version_at(card_id, last) + 1)
             states = [self._states[card_id][version] for version in versions]
-            if what == "unfit":
-                demand(any(s != ACTIVE for *_, s in states), "a card that could receive", link)
-            else:
-                demand(any(a == 0 for a, *_ in states), "a receiver that had some of it", link)
+            unfit = [s != ACTIVE or not model.has_room(amount, a + h) for a, h, s in states]
+            demand(any(unfit), "a card that could receive", link)
 
     def _check_balances(
         self, model: CardModel, message: dict[str, Any], answer: dict[str, Any]
@@ -245,6 +266,10 @@ class Judge:
             sums[posting["debit_kind"], posting["debit_id"]] -= posting["amount_minor"]
             sums[posting["credit_kind"], posting["credit_id"]] += posting["amount_minor"]
         card = expected.get("effect", 0) + expected.get("held", 0)
+        if expected.get("fee"):
+            due = {(_CARD, link["card"]): card, (_FEE, _PROGRAMME): -card}
+            demand(dict(sums) == due, "other postings than due", dict(sums), due, message)
+            return
         if expected.get("way"):
             due = {(_CARD, link["card"]): card, (_WAY, _PROGRAMME): -card} if card else {}
             demand(dict(sums) == due, "other postings than due", dict(sums), due, message)
@@ -292,6 +317,10 @@ class Judge:
         demand((link["available"], link["held"]) == due, "amounts after", due, link)
         left = {number: lot["left"] for number, lot in model.lots.items() if lot["left"]}
         demand(lots == left, "lots", lots, left, link)
+        totals = state[12] and (state[12][0], *state[12][2:4])
+        demand(totals == model.totals, "the day's totals", totals, model.totals, link)
+        life = (model.used_day, model.charged)
+        demand(tuple(state[13:15]) == life, "last use and fee", state[13:15], life, link)
         holds = {h[0]: (h[2], -sum(move[1] for move in h[4])) for h in state[10]}
         kept = {number: (hold["amount"],) * 2 for number, hold in model.holds.items()}
         demand(holds == kept, "holds and what they pin", holds, kept, link)
@@ -343,9 +372,29 @@ class Judge:
         if message["op"] == "reversal" and self._known_elsewhere(delivery, message["names_key"]):
             return [{"code": "94", "approval": "", "balances": ""}]
         available, held, status = self._states[message["card"]][version]
+        if message["op"] in ("sweep", "fee"):
+            return self._swept_due(delivery, version)
         if message["op"] == "balance" and status == ACTIVE:
-            return [{"code": "00", "balances": balances(available, held)}]
+            lots = self._lots[message["card"]][version]
+            days = [day_of(time_s) for time_s in delivery.times_s]
+            gone = [sum(left for end, left in lots if 0 < end < day) for day in days]
+            return [{"code": "00", "balances": balances(available - x, held)} for x in gone]
         return []
+
+    def _swept_due(self, delivery: Delivery, version: int) -> list[dict[str, Any]]:
+        """A sweep leaves nothing that is over; a fee that is not taken was not due."""
+        message, days = delivery.message, [day_of(time_s) for time_s in delivery.times_s]
+        silent = {"approval": "", "balances": "", "amount": None}
+        if message["op"] == "sweep":
+            lots = self._lots[message["card"]][version]
+            left_over = any(left and 0 < end < min(days) for end, left in lots)
+            return [] if left_over else [{"code": "00"} | silent]
+        status, used_day, charged, paid = self._idle[message["card"]][version]
+        terms = self._story.plan.setting.terms
+        months = [month_of(day) for day in days]
+        idle = min(months) - month_of(used_day) - 1
+        due = status == ACTIVE and idle >= terms.fee_after and paid and charged < min(months)
+        return [] if due and {message["month"]} == set(months) else [{"code": "25"} | silent]
 
     def _known_elsewhere(self, delivery: Delivery, key: str) -> bool:
         """Whether another card had a link under this key when the delivery was answered."""
@@ -409,6 +458,11 @@ def _fits(link: dict[str, Any], expected: dict[str, Any]) -> bool:
     return heard == due and (rules is None or answer["rule"] in rules)
 
 
+def _idle_of(model: CardModel) -> tuple[int, int, int, int]:
+    paid = sum(lot["left"] for lot in model.lots.values() if lot["paid"])
+    return model.status, model.used_day, model.charged, paid
+
+
 def balances(available: int, held: int) -> str:
     """DE 54 of the e-cash purse: ledger, then available."""
     return f"6001978C{available + held:012d}6002978C{available:012d}"
@@ -441,6 +495,6 @@ def _opened(row: dict[str, Any]) -> dict[str, Any]:
         "kinds": [(abs(amount), *kind) for _, amount, *kind in moves],
         "lots": [move[0] for move in moves],
         "undoes": row["undoes"],
-        "other": more[-2:],
+        "other": more[1:3],
         "state": msgspec.msgpack.decode(state),
     }

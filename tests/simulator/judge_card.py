@@ -9,7 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ACTIVE", "FROZEN", "Broken", "CardModel", "demand"]
+from .judge_life import Lives
+from .judge_limits import Days
+from .judge_terms import demand
+from .plan import Terms
+
+__all__ = ["ACTIVE", "FROZEN", "CardModel"]
 
 Message = dict[str, Any]
 Entry = dict[str, Any]
@@ -23,22 +28,18 @@ _OUT = (*_TO_MERCHANT, "transfer")
 _NEVER = 1 << 40
 
 
-class Broken(AssertionError):
-    """Something that must hold does not."""
-
-
-def demand(holds: object, words: str, *facts: object) -> None:
-    """Broken, with these facts, unless it holds."""
-    if not holds:
-        raise Broken(f"{words}: {', '.join(map(repr, facts))}")
-
-
-class CardModel:
+class CardModel(Lives, Days):
     """One card, told link after link."""
 
     def __init__(
-        self, lots: list[tuple[int, int, int, bool, int]], hold_s: int, horizon_s: int
+        self,
+        lots: list[tuple[int, int, int, bool, int]],
+        hold_s: int,
+        horizon_s: int,
+        terms: Terms,
+        issued_day: int,
     ) -> None:
+        super().__init__(terms, issued_day)
         self.status = ACTIVE
         self.lots = {
             n: {"left": amount, "paid": origin == 1, "cashable": cashable, "expires": expires}
@@ -49,7 +50,7 @@ class CardModel:
         self.entries: dict[str, Entry] = {}
         self.hold_s = hold_s
         self.horizon_s = horizon_s
-        self._oldest_s = 0
+        self._oldest_s = self._now_s = 0
 
     @property
     def available(self) -> int:
@@ -98,12 +99,15 @@ class CardModel:
         `forgets`: what was posted before the horizon need not be found any more.
         """
         self._oldest_s = now_s - self.horizon_s if forgets else 0
+        self._now_s = now_s
         before = self.entries.get(message["key"])
         forgotten = before is not None and before["posted_s"] < now_s - self.horizon_s
         demand(before is None or forgotten, "a second link for one key", message)
         op = message["op"]
         if op in ("reversal", "advice", "completion", "expiry"):
             return getattr(self, "_" + op)(message, now_s)  # type: ignore[no-any-return]
+        if op == "fee":
+            return self.charge(message["month"], self.status == ACTIVE, now_s)
         if self.status != ACTIVE:
             return {"code": "62"}
         return getattr(self, "_" + op)(message)  # type: ignore[no-any-return]
@@ -111,10 +115,11 @@ class CardModel:
     def _redeem(self, message: Message) -> Expected:
         amount, available = message["amount"], self.available
         if amount <= available:
-            return {"code": "00", "effect": -amount, "amount": amount}
+            return self.limited({"code": "00", "effect": -amount, "amount": amount}, self._now_s)
         if not message["partial"] or not available:
             return {"code": "51"}
-        return {"code": "10", "effect": -available, "amount": available, "said": available}
+        less = {"code": "10", "effect": -available, "amount": available, "said": available}
+        return self.limited(less, self._now_s)
 
     def _hold(self, message: Message) -> Expected:
         if len(self.holds) >= HOLDS_MAX:
@@ -123,23 +128,28 @@ class CardModel:
         return taken | {"held": -taken.get("effect", 0)}
 
     def _load(self, message: Message) -> Expected:
+        if not self.has_room(message["amount"], self.available + self.held):
+            return {"code": "61", "rules": {"BALANCELIMIT"}}
         return {"code": "00", "effect": message["amount"], "amount": message["amount"]}
 
     def _transfer(self, message: Message) -> Expected:
         """Whether the other card could receive is judged where its state is known."""
         if message["amount"] > self.available:
             return {"code": "51"}
-        if message["half"] is None:
-            return {"code": "05", "rules": {"TOCARD"}, "receiver": "unfit"}
         amount = message["amount"]
-        return {"code": "00", "effect": -amount, "amount": amount, "way": True}
+        sent = {"code": "00", "effect": -amount, "amount": amount, "way": True}
+        sent = self.limited(sent, self._now_s)
+        if sent["code"] == "00" and message["half"] is None:
+            return {"code": "05", "rules": {"TOCARD"}, "unfit": True, "looked": True}
+        return sent
 
     def _cash_out(self, message: Message) -> Expected:
         cashable = sum(lot["left"] for lot in self.lots.values() if lot["cashable"])
         amount = message["amount"] or cashable
         if not 0 < amount <= cashable:
             return {"code": "51"}
-        return {"code": "00", "effect": -amount, "amount": amount, "said": amount}
+        paid = {"code": "00", "effect": -amount, "amount": amount, "said": amount}
+        return self.limited(paid, self._now_s)
 
     def _balance(self, _message: Message) -> Expected:
         return {"code": "no link is made for an enquiry that is approved"}
@@ -151,6 +161,8 @@ class CardModel:
         amount, paid = message["amount"], -sum(min(x, 0) for x in self._still_out(sale).values())
         if amount > min(self.open(sale), paid):
             return {"code": "13"}
+        if not self.has_room(amount, self.available + self.held):
+            return {"code": "61", "rules": {"BALANCELIMIT"}}
         return {"code": "00", "effect": amount, "amount": amount, "undoes": sale}
 
     def _known(self) -> list[Entry]:
@@ -295,8 +307,7 @@ class CardModel:
     def _untransfer(self, message: Message, undone: int) -> Expected:
         """All that the receiver still has, and no more than is left of the transfer."""
         half, spent = message["half"], {"rs": "PARTIAL", "rules": {"SPENT"}, "way": True}
-        if half is None:
-            return spent | {"receiver": "empty", "amount": 0}
+        demand(half is not None, "the receiver's half is missing", message)
         found = min(undone, half["available"] - half["effect"])
         if found < undone:
             return spent | {"effect": found, "amount": found}
@@ -305,6 +316,9 @@ class CardModel:
     def receive(self, link: dict[str, Any], main: dict[str, Any]) -> None:
         """The other end of a transfer: a new lot for each that gave, of its kind."""
         demand(self.status == ACTIVE, "a card that could not receive", link)
+        there = self.available + self.held
+        demand(self.has_room(link["effect"], there), "more than a card may have", link)
+        self.used_day = link["now_s"] // 86_400
         demand(link["kinds"] == main["kinds"], "value of another kind", link, main)
         for number, (amount, origin, cashable, expires, _) in zip(
             link["lots"], link["kinds"], strict=True
@@ -386,6 +400,9 @@ class CardModel:
             "course": [(0, expected.get("amount", 0))],
             "roof": expected.get("amount", 0),
         }
+        self.count(expected, entry, now_s)
+        if expected.get("fee"):
+            self.charged = expected["fee"]
         self._move(message, expected, entry, link, now_s)
         self.entries[message["key"]] = entry
         if expected.get("undoes") is not None:
@@ -443,6 +460,11 @@ class CardModel:
             self.lots[self.lots_made] = new
         if op in ("redeem", "hold", "advice", "cash_out", "transfer"):
             demand(moves == self._in_order(-effect, op == "cash_out"), "not the lots' turn", link)
+        if op == "fee":
+            spared = [n for n, amount in moves.items() if not self.lots[n]["paid"]]
+            demand(not spared, "a fee out of what a sponsor gave", spared, link)
+            due = self._in_order(-effect, cash=False, given=False)
+            demand(moves == due, "not the lots' turn", link)
         if undoes is not None and undoes["op"] in _OUT and op in ("return", "reversal"):
             out = self._still_out(undoes)
             fits = all(0 < x <= -out.get(lot, 0) for lot, x in moves.items())
@@ -488,12 +510,14 @@ class CardModel:
         if not hold["amount"]:
             del self.holds[number]
 
-    def _in_order(self, amount: int, cash: bool) -> dict[int, int]:
+    def _in_order(self, amount: int, cash: bool, *, given: bool = True) -> dict[int, int]:
         """What an amount must take of each lot: soonest expiry, promo before paid, oldest."""
         moves: dict[int, int] = {}
         turn = sorted((x["expires"] or _NEVER, x["paid"], n, x) for n, x in self.lots.items())
         for _, _, number, lot in turn:
             part = min(lot["left"], amount) if lot["cashable"] or not cash else 0
+            if not given and not lot["paid"]:
+                continue
             if part:
                 moves[number] = -part
                 amount -= part

@@ -130,7 +130,13 @@ class MemoryDatabase:
     def issue(self, card_id: int, digest: bytes, state: bytes, **columns: Any) -> None:
         """A card and its row; `columns` are those of both tables."""
         facts = {"programme_id": 1, "currency": "978", "expiry": "9912", "pvv": b""}
-        facts |= {"code_digest": b"", "face_value_minor": 0, "card_id": card_id, "digest": digest}
+        facts |= {
+            "code_digest": b"",
+            "face_value_minor": 0,
+            "limit_class": 0,
+            "card_id": card_id,
+            "digest": digest,
+        }
         self.facts[card_id] = facts | {k: v for k, v in columns.items() if k in facts}
         row = {"version": 0, "batch_id": 0, "status": 3, "request_window": b"", "state": state}
         row |= dict.fromkeys(_AMOUNTS, 0) | {"card_id": card_id}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
+
+import msgspec
 
 from rules.identity import content_fingerprint, request_key
 from rules.requests import CardRequest, Operation, ReversalReason, Terminal
@@ -36,6 +39,8 @@ _CLASSES = {
 _OPERATIONS = {
     Op.COMPLETION: Operation.ADVICE,
     Op.EXPIRY: Operation.HOLD_EXPIRY,
+    Op.SWEEP: Operation.LOT_SWEEP,
+    Op.FEE: Operation.DORMANCY_FEE,
 }
 
 
@@ -121,6 +126,28 @@ class Maker:
         """The key of the sale that a return is about."""
         parent = self.parent(action)
         return self.key(parent).hex() if action.op is Op.RETURN and parent is not None else ""
+
+    def sweep(self, action: Action, now_s: int) -> Sent:
+        """What a sweeper asks now: its key follows from card and period."""
+        day = now_s // 86_400
+        what, instant_s, month = f"lot|{day}", day * 86_400, 0
+        if action.op is Op.FEE:
+            first = datetime.datetime.fromtimestamp(now_s, datetime.UTC).replace(
+                day=1, hour=0, minute=0, second=0
+            )
+            month = first.year * 12 + first.month - 1
+            what, instant_s = f"dormancy|{month}", int(first.timestamp())
+        made = self.make(action)
+        request = msgspec.structs.replace(
+            made.request,
+            key=request_key(instant_s, f"sweeper|{what}|{action.card}"),
+            fingerprint=content_fingerprint(f"sweeper|{what}"),
+            terminal=Terminal(0, 0, network=True),
+            amount_given=False,
+            fee_month=month,
+        )
+        message = made.message | {"key": request.key.hex(), "content": request.fingerprint.hex()}
+        return Sent(request, message | {"instant": 0, "merchant": 0, "month": month})
 
     def card_id(self, action: Action) -> int:
         """The card that a message names."""

@@ -14,7 +14,19 @@ from dataclasses import dataclass
 from .memory_journal import AppendFault, ReadFault
 from .memory_reservation import CacheFault
 
-__all__ = ["Action", "Card", "Crash", "Fault", "Jump", "Op", "Plan", "Setting", "Till", "draw"]
+__all__ = [
+    "Action",
+    "Card",
+    "Crash",
+    "Fault",
+    "Jump",
+    "Op",
+    "Plan",
+    "Setting",
+    "Terms",
+    "Till",
+    "draw",
+]
 
 
 class Op(enum.StrEnum):
@@ -32,6 +44,8 @@ class Op(enum.StrEnum):
     TRANSFER = "transfer"
     REVERSAL = "reversal"
     OUTCOME = "outcome"
+    SWEEP = "sweep"
+    FEE = "fee"
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,19 @@ class Card:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What the programme limits, and what it takes of idle cards; 0 for nothing of it."""
+
+    transaction: int = 0
+    day: int = 0
+    times: int = 0
+    balance: int = 0
+    fee_after: int = 0
+    """Whole months."""
+    fee: int = 0
+
+
+@dataclass(frozen=True)
 class Setting:
     """The world."""
 
@@ -131,6 +158,7 @@ class Setting:
     begins: datetime.datetime
     tills: tuple[Till, ...]
     cards: tuple[Card, ...]
+    terms: Terms = Terms()
 
 
 @dataclass(frozen=True)
@@ -241,7 +269,37 @@ def draw(seed: int) -> Plan:
         for _ in range(chance.choice((0, 0, 1, 3)))
     ]
     jumps = [_draw_jump(chance, setting, span_ms) for _ in range(chance.choice((0, 0, 0, 1, 2)))]
+    setting, sweeps = _draw_time(random.Random(seed * 7 + 2), setting, count, span_ms)
+    actions += sweeps
     return Plan(seed, setting, tuple(actions), tuple(faults), tuple(crashes), tuple(jumps))
+
+
+def _draw_time(
+    chance: random.Random, setting: Setting, count: int, span_ms: int
+) -> tuple[Setting, list[Action]]:
+    """Limits and fees in some stories, sweepers in most: with dice of their own."""
+    terms = Terms()
+    if chance.random() < 0.3:
+        terms = Terms(
+            transaction=chance.choice((0, 0, 400)),
+            day=chance.choice((0, 300, 1_500)),
+            times=chance.choice((0, 0, 2, 6)),
+            balance=chance.choice((0, 0, 1_200, 6_000)),
+        )
+    if chance.random() < 0.4:
+        terms = dataclasses.replace(terms, fee_after=1, fee=chance.choice((40, 2_000)))
+    sweeps = [
+        Action(
+            number,
+            chance.choice((Op.SWEEP, Op.FEE) if terms.fee else (Op.SWEEP,)),
+            at_ms=chance.randrange(span_ms + 1_500),
+            till=0,
+            card=chance.randrange(len(setting.cards)),
+            duplicates_ms=chance.choice(((), (0,), (3, 300))),
+        )
+        for number in range(count, count + chance.choice((0, 1, 3, 6)))
+    ]
+    return dataclasses.replace(setting, terms=terms), sweeps
 
 
 def _draw_weights(chance: random.Random) -> dict[Op, int]:
@@ -278,16 +336,18 @@ def _draw_setting(chance: random.Random) -> Setting:
         horizon_s=chance.choice((43_200, 60 * 86_400)),
         begins=begins,
         tills=tills,
-        cards=tuple(_draw_card(chance) for _ in range(chance.choice((1, 1, 2, 4)))),
+        cards=tuple(_draw_card(chance, begins) for _ in range(chance.choice((1, 1, 2, 4)))),
     )
 
 
-def _draw_card(chance: random.Random) -> Card:
+def _draw_card(chance: random.Random, begins: datetime.datetime) -> Card:
+    """Lots that never end, end in years, with today, or with tomorrow."""
+    today = begins.toordinal() - datetime.date(1970, 1, 1).toordinal()
     lots = [(chance.choice((300, 1000, 5000)), 1, True, 0)]
     if chance.random() < 0.4:
-        lots.append((200, 2, False, chance.choice((0, 30_000))))
+        lots.append((200, 2, False, chance.choice((0, 30_000, today, today, today + 1))))
     if chance.random() < 0.4:
-        lots.append((150, 1, True, 25_000))
+        lots.append((150, 1, True, chance.choice((25_000, today, today + 1))))
     return Card(tuple(lots))
 
 
@@ -375,7 +435,7 @@ def _about(chance: random.Random, op: Op, parent: Action) -> dict[str, object]:
 
 
 def _draw_jump(chance: random.Random, setting: Setting, span_ms: int) -> Jump:
-    seconds = chance.choice((-3600, -5, 5, 3600, 13 * 3600, 61 * 86_400))
+    seconds = chance.choice((-3600, -5, 5, 3600, 13 * 3600, 13 * 3600, 61 * 86_400))
     worker = chance.choice((None, chance.randrange(setting.workers)))
     if abs(seconds) > 3600:  # time itself goes on: the same for all, while late messages wait
         worker = None

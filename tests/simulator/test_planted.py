@@ -13,13 +13,16 @@ import pytest
 
 import rules.advices
 import rules.authorize
+import rules.dormancy
 import rules.holds
+import rules.limits
 import rules.outcome
 import rules.reversal
 import rules.transfers
 from rules.booking import approve
-from rules.cards import WorkingCard
-from rules.lots import LotMove, Origin, give_back
+from rules.cards import CardState, WorkingCard
+from rules.lots import Lot, LotMove, Origin, give_back
+from rules.policy import Policy
 from rules.requests import Operation
 from rules.window import Window
 from switch.batch import Ticket
@@ -291,6 +294,68 @@ def undo_a_transfer_on_the_senders_side_only(patch: pytest.MonkeyPatch) -> None:
 @bug
 def learn_of_no_receiver(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lane, "_learn_receivers", lambda *args: False)
+
+
+@bug
+def spend_value_past_its_last_day(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.authorize, "expire_due", lambda card, moment, policy: None)
+    patch.setattr(rules.authorize, "renew_returned", lambda card, moment, policy: None)
+
+
+@bug
+def expire_a_day_early(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lot, "is_over", lambda lot, today: 0 < lot.expires_day <= today)
+
+
+@bug
+def renew_nothing_that_comes_back_late(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.authorize, "renew_returned", lambda card, moment, policy: None)
+
+
+@bug
+def renew_what_should_have_expired(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.authorize, "expire_due", lambda card, moment, policy: None)
+
+
+@bug
+def show_value_past_its_last_day(patch: pytest.MonkeyPatch) -> None:
+    shown = WorkingCard.balances
+    patch.setattr(WorkingCard, "balances", lambda card, purse, today=0: shown(card, purse))
+
+
+@bug
+def look_for_no_lot_that_comes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CardState, "note_end", lambda state, last_day: None)
+
+
+@bug
+def forget_what_was_spent_today(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.limits, "count_spent", lambda *args: None)
+
+
+@bug
+def keep_what_a_reversal_gives_back_of_today(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.reversal, "uncount_spent", lambda *args, **named: None)
+
+
+@bug
+def let_a_day_pass_without_a_new_count(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Policy, "day", lambda policy, now_s: 20_000)
+
+
+@bug
+def receive_more_than_a_card_may_have(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.transfers, "room_for", lambda *args: True)
+
+
+@bug
+def charge_cards_that_are_in_use(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.dormancy, "_is_due", lambda *args: True)
+
+
+@bug
+def charge_nobody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules.dormancy, "_is_due", lambda *args: False)
 
 
 @pytest.mark.parametrize("name", BUGS)

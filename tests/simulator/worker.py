@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
-from rules.booking import Policy
 from rules.identity import counted_transaction_id
 from rules.ledger import Answer
+from rules.policy import Limits, Policies, Policy
 from switch.journal.journal import JournalDown
 from switch.journal.rows import Refusal
 from switch.pipeline import Lane, Pipeline, Ticket
@@ -82,9 +82,22 @@ class Life:
         self._run = run
         self._scope = trio.CancelScope()
         setting = self._world.plan.setting
-        policy = Policy(horizon_s=setting.horizon_s, hold_s=setting.hold_s)
+        terms = setting.terms
+        limits = Limits(
+            transaction_minor=terms.transaction,
+            day_minor=terms.day,
+            day_count=terms.times,
+            balance_minor=terms.balance,
+        )
+        policy = Policy(
+            horizon_s=setting.horizon_s,
+            hold_s=setting.hold_s,
+            dormancy_months=terms.fee_after,
+            dormancy_fee_minor=terms.fee,
+            limits={0: limits} if limits != Limits() else {},
+        )
         self._pipeline = Pipeline(
-            self, policy, batch_max=setting.batch_max, queue_max=setting.queue_max
+            self, Policies(policy), batch_max=setting.batch_max, queue_max=setting.queue_max
         )
         self._waiting: dict[int, Delivery] = {}
         self._counts = itertools.count(1)

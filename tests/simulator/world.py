@@ -116,6 +116,11 @@ class Trouble(NoTrouble, NoCacheTrouble):
         self._world.network.start_soon(wait)
 
 
+def day_of(instant: datetime.datetime) -> int:
+    """Days since 1970-01-01."""
+    return int(instant.timestamp()) // 86_400
+
+
 class Steps(trio.abc.Instrument):
     """Counts the scheduler's steps, and kills who is to die at one of them."""
 
@@ -172,6 +177,8 @@ class World:
         ]
         total = sum(lot.available_minor for lot in made)
         state.ecash, state.lots_made = PurseState(total, 0, made), len(made)
+        state.ends_from = state.first_end()
+        state.last_active_day = day_of(self.plan.setting.begins)
         self.database.issue(
             card_id, bytes(12), workers.encode(state), ecash_available=total, status=3
         )
@@ -238,6 +245,8 @@ class World:
     def _make(self, action: Action, parent: Action | None) -> Sent | None:
         """The message, unless it is about an answer that never came."""
         heard = self._asking[parent.number].answer if parent is not None else None
+        if action.op in (Op.SWEEP, Op.FEE):
+            return self.maker.sweep(action, int(self.utc_now(0).timestamp()))
         if action.op is Op.EXPIRY:
             assert parent is not None
             links = self.database.links_of(CARD_BASE + action.card)

@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 import trio
 
-from rules.booking import Policy
 from rules.cards import CardFacts, CardState, CardStatus, PurseState
 from rules.identity import content_fingerprint, format_transaction_id, request_key
 from rules.ledger import Answer, Link
 from rules.lots import Lot
+from rules.policy import Policies, Policy
 from rules.requests import CardRequest, Operation, Terminal
 from switch.journal import migrate as migrations
 from switch.journal.journal import BatchRejected, HistoryQuery, JournalDown, Outcome
@@ -283,7 +283,9 @@ class House:
         self.states: dict[int, CardRow] = {}
         self.foreign: set[int] = set()
         self.observer = FakeObserver(self.journal)
-        self.pipeline = Pipeline(self.observer, Policy(), batch_max=batch_max, queue_max=queue_max)
+        self.pipeline = Pipeline(
+            self.observer, Policies(Policy()), batch_max=batch_max, queue_max=queue_max
+        )
         self.caches = [FakeCache(self.states, self.foreign) for _ in range(lanes)]
         self._batch_ids = itertools.count(1)
         self._numbers = itertools.count(1)
