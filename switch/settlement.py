@@ -248,6 +248,8 @@ class Desk:
                 return _plain(request, Response.CANNOT_DECIDE, Rule.DEADLINE)
             now = self._utc_now()
             answer, outcome = await self._compare(request, now)
+            if answer.totals is None:  # a closed number: by this very request, meanwhile?
+                return await self._stored(request) or answer
             if outcome is Outcome.COMMITTED:
                 return answer
             self._pipeline.observer.batch_stale()

@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
+import rounds_books  # noqa: E402, F401
 import rounds_cache  # noqa: E402, F401 -- each adds its faults
 import rounds_messages  # noqa: E402, F401
 import rounds_network  # noqa: E402, F401

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 import pytest
+import rounds_books
 import rounds_cache
 import rounds_messages
 import rounds_network
@@ -81,10 +82,13 @@ def test_on_a_switch_between_proxies(
 
 
 def test_every_row_that_one_machine_can_play_has_rounds() -> None:
-    rows = {*range(1, 9), 10, 12, 13, 14, 15, 17, 18, 24}
+    rows = {*range(1, 9), 10, 12, 13, 14, 15, 17, 18, 22, 23, 24}
     assert set(faults()) == {f"F{row}" for row in rows}
     assert {one.name for one in OF_ALL_KINDS} >= LONG
-    modules = (rounds_cache, rounds_messages, rounds_network, rounds_postgres, rounds_workers)
+    modules = (
+        *(rounds_books, rounds_cache, rounds_messages),
+        *(rounds_network, rounds_postgres, rounds_workers),
+    )
     assert {one.play.__module__ for one in OF_ALL_KINDS} == {each.__name__ for each in modules}
 
 

@@ -310,6 +310,13 @@ MUTANTS = (
         (f"{_RULES}transfers.py::test_nothing_left_at_all_is_partial_of_nothing",),
     ),
     Mutant(
+        "a close repeated beside itself hears that its number is closed",
+        "switch/settlement.py",
+        "                return await self._stored(request) or answer",
+        "                return answer",
+        (f"{_STORES}settlement.py::test_a_repeat_that_runs_beside_its_original_hears_the_same",),
+    ),
+    Mutant(
         "a reversal can be reversed",
         "rules/reversal.py",
         "    if not original.approved or original.operation is Operation.REVERSAL:\n",

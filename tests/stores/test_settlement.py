@@ -19,6 +19,7 @@ from rules.ledger import Answer
 from rules.requests import CardRequest, Operation, Terminal
 from rules.responses import Response, Rule
 from rules.settlement import NO_TOTALS, CutOver, LastTransaction, Reconciled, Reconciliation, Totals
+from switch import settlement
 from switch.journal.bridge import Connection
 from switch.journal.journal import JournalSession, Outcome
 from switch.journal.rows import CardRow
@@ -341,6 +342,30 @@ async def test_a_batch_that_was_closed_meanwhile_is_decided_again(
     assert await journal.store(_APPEND, taken[0]) is Outcome.STALE
     assert len(await batches(owner, terminal)) == 1
     assert await owner.rows("select 1 from reconciliation where request_key = $1", stale.key) == []
+
+
+async def test_a_repeat_that_runs_beside_its_original_hears_the_same(
+    place: Desks, terminal: Terminal
+) -> None:
+    """It has looked for an answer in vain, and then meets the number that its original closed."""
+    beside, asked = place(), closing(terminal, batch_number="000777")
+    answers: list[Answer] = []
+    rows = beside.session.rows
+
+    async def slowly(query: str, *args: Any) -> list[Any]:
+        found = await rows(query, *args)
+        if query == settlement._STORED and not answers:
+            assert found == []
+            answers.append(Answer(Response.FAULT, "", ""))
+            answers[0] = await place().ask(asked)
+        return found
+
+    beside.session.rows = slowly  # type: ignore[method-assign]
+    again = msgspec.structs.replace(asked, transaction_id="3" * 12)
+    heard = await beside.ask(again)
+    assert (heard.response, heard) == (Response.APPROVED, answers[0])
+    other = msgspec.structs.replace(asked, key=request_key(0, "other"), transaction_id="4" * 12)
+    assert (await beside.ask(other)).rule is Rule.CLOSED
 
 
 async def test_other_content_under_a_stored_key_is_refused(
