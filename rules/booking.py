@@ -119,7 +119,7 @@ def approve(
         moved_minor += move.amount_minor
         if move.expires_day and move.amount_minor > 0:
             card.state.note_end(move.expires_day)
-    if min(purse.available_minor, purse.held_minor) < 0 or effect_minor != moved_minor:
+    if purse.available_minor < 0 or purse.held_minor < 0 or effect_minor != moved_minor:
         raise ValueError("a link's effect is not what its lots moved")
     tells_balance = request.operation not in _WITHOUT_BALANCE
     transaction_id = request.transaction_id

@@ -273,7 +273,8 @@ class WorkingCard:
         if 0 < self.state.ends_from < today:
             over = [lot.available_minor for lot in held.lots if lot.is_over(today)]
             available_minor -= sum(over)
+        available = additional_amount(purse, "02", currency, available_minor)
+        if held.held_minor == 0:  # one amount, told twice
+            return f"{available[:2]}01{available[4:]}{available}"
         ledger_minor = available_minor + held.held_minor
-        return additional_amount(purse, "01", currency, ledger_minor) + additional_amount(
-            purse, "02", currency, available_minor
-        )
+        return additional_amount(purse, "01", currency, ledger_minor) + available

@@ -41,6 +41,9 @@ def additional_amount(purse: int, amount_type: str, currency: str, amount_minor:
     `amount_type` is "01" for the ledger balance and "02" for the available one. What a return or a
     reversal has lifted above the largest amount is told as that.
     """
+    if 0 <= amount_minor <= AMOUNT_MINOR_MAX:  # spelt out: it is in nearly every answer
+        return f"{purse:02d}{amount_type}{currency}C{amount_minor:012d}"
     sign = "C" if amount_minor >= 0 else "D"
-    shown_minor = min(abs(amount_minor), AMOUNT_MINOR_MAX)
-    return f"{purse:02d}{amount_type}{currency}{sign}{shown_minor:012d}"
+    return (
+        f"{purse:02d}{amount_type}{currency}{sign}{min(abs(amount_minor), AMOUNT_MINOR_MAX):012d}"
+    )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import trio
 
 from switch.tls import TlsEnd, TlsFailed
-from switch.wire.link import CloseReason, Frame, Link, LinkState
+from switch.wire.link import CloseReason, Link, LinkState
 
 __all__ = ["RECEIVE_BYTES", "Connection"]
 
@@ -66,9 +66,11 @@ class Connection:
                 self.link.lost()
                 return b""
 
-    def send(self, replies: list[Frame]) -> None:
-        """Send replies now, as far as the peer takes them; the rest follows when it reads."""
-        data = self.link.pack(replies)
+    def send(self, data: bytes, replies: int) -> None:
+        """Send so many replies now, framed, as far as the peer takes them; the rest follows."""
+        if self.link.state is LinkState.CLOSED:
+            data = b""
+        self.link.release(replies)
         if self._tls is not None and data:
             try:
                 data = self._tls.send(data)

@@ -1,4 +1,4 @@
-"""From frames to requests: decode, authenticate, translate; and from answers back to replies.
+"""From frames to requests: decode, authenticate, translate. The way back is `switch.answering`.
 
 All frames that one read held go through together, their MACs in one call. What needs no card is
 answered here at once; the rest goes into the pipeline as tickets.
@@ -11,12 +11,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from fastpath.codec import decode, encode, encode_unsealed, seal
+from fastpath.codec import decode
 from fastpath.errors import FormatError
-from fastpath.mac import sign_many
 from fastpath.specs import DE
 from rules.ledger import Answer
 from rules.responses import Response, Rule
+from switch.answering import Answering
 from switch.authentication import (
     Received,
     first_uses,
@@ -35,9 +35,8 @@ from switch.programme import AcquirerLink, Programme
 from switch.refusal_row import refusal_row, tell_refusal
 from switch.settlement import Desk, DeskTicket
 from switch.sweeper import Swept
-from switch.wire.link import Frame, LinkState
-from switch.wire.private import build_private
-from switch.wire.replies import plain_answer, reply_fields, reply_mti
+from switch.wire.link import Frame
+from switch.wire.replies import plain_answer, reply_mti
 from switch.wire.salvage import salvage
 from switch.wire.settling import concerns_no_card, is_cut_over, read_request
 from switch.wire.translate import Refused, Translator
@@ -46,7 +45,7 @@ __all__ = ["Intake"]
 
 _TERMINAL, _MERCHANT = int(DE.TERMINAL), int(DE.MERCHANT)
 _ACQUIRER, _STAN, _RRN = int(DE.ACQUIRER), int(DE.STAN), int(DE.RRN)
-_NETWORK_CODE, _PRIVATE = int(DE.NETWORK_CODE), int(DE.PRIVATE)
+_NETWORK_CODE = int(DE.NETWORK_CODE)
 _CARD_CLASSES = frozenset("12346")
 _SIGN_ON, _SIGN_OFF, _KEY_CHANGE, _ECHO = "001", "002", "101", "301"
 _DOUBTS_MAX = 4_096
@@ -74,7 +73,7 @@ class Intake:
         self._metrics = metrics
         self._next_transaction_id = next_transaction_id
         self._utc_now = utc_now
-        self._monotonic = monotonic
+        self._answering = Answering(metrics, utc_now, monotonic)
         self._answer_within_s = answer_within_s
         self._limited = RateLimited(log, lines_per_second_max=_LINES_PER_SECOND_MAX)
         self.pipeline: Pipeline | None = None
@@ -357,33 +356,5 @@ class Intake:
         self._limited.event(logging.ERROR, "fault", where=where, exception=error)
 
     def reply(self, answers: Sequence[tuple[Received, Answer]]) -> None:
-        """Build, sign and send replies: all of one connection in one piece."""
-        now = self._utc_now()
-        bodies: list[bytes] = []
-        for received, answer in answers:
-            message = received.message
-            offset_min = received.terminal.utc_offset_min if received.terminal else 0
-            fields = reply_fields(message, answer, now, offset_min)
-            if received.private:
-                fields[_PRIVATE] = f"{fields[_PRIVATE]!s}{build_private(received.private)}"
-            mti = reply_mti(message.mti) or "0810"
-            build = encode if received.mac_key is None else encode_unsealed
-            bodies.append(build(message.packager, mti, fields))
-        signed = [
-            (at, received.mac_key)
-            for at, (received, _) in enumerate(answers)
-            if received.mac_key is not None
-        ]
-        macs = sign_many([key for _, key in signed], [bodies[at] for at, _ in signed])
-        for (at, _), mac in zip(signed, macs, strict=True):
-            bodies[at] = seal(answers[at][0].message.packager, bodies[at], mac)
-        by_connection: dict[Connection, list[Frame]] = {}
-        for (received, _), body in zip(answers, bodies, strict=True):
-            by_connection.setdefault(received.connection, []).append(Frame(body, received.tpdu))
-        for connection, frames in by_connection.items():
-            if connection.link.state is LinkState.CLOSED:
-                self._metrics.replies_dropped.inc(len(frames))
-            connection.send(frames)
-        sent = self._monotonic()
-        self._metrics.answered([(r.message.mti, a.response.value) for r, a in answers])
-        self._metrics.latency.observe_many([sent - r.arrived for r, _ in answers])
+        """Build, sign and send replies, to messages that may have come on any connection."""
+        self._answering.reply(answers)

@@ -38,7 +38,9 @@ def parse_private(text: str) -> dict[str, str]:
 
 def build_private(values: Mapping[str, str]) -> str:
     """The text of DE 48. ValueError for a value over 999 characters."""
-    for value in values.values():
+    text = ""
+    for tag, value in values.items():
         if len(value) > _VALUE_LENGTH_MAX:
             raise ValueError("a value of DE 48 has at most 999 characters")
-    return "".join([f"{tag}{len(value):03d}{value}" for tag, value in values.items()])
+        text += f"{tag}{len(value):03d}{value}"
+    return text

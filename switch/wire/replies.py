@@ -15,7 +15,7 @@ from switch.wire.private import build_private
 from switch.wire.settling import reconciliation_fields
 from switch.wire.translate import ADVICE
 
-__all__ = ["plain_answer", "reply_fields", "reply_mti"]
+__all__ = ["ECHOED", "ReplyTime", "plain_answer", "reply_fields", "reply_mti"]
 
 ECHOED = tuple(
     int(field)
@@ -40,6 +40,7 @@ ECHOED = tuple(
         DE.TO_ACCOUNT,
     )
 )
+"""What a reply repeats as its request had it, unless `reply_fields` says otherwise."""
 _AMOUNT, _TRANSMISSION_TIME = int(DE.AMOUNT), int(DE.TRANSMISSION_TIME)
 _TIME, _DATE, _RRN = int(DE.LOCAL_TIME), int(DE.LOCAL_DATE), int(DE.RRN)
 _APPROVAL_CODE, _RESPONSE = int(DE.APPROVAL_CODE), int(DE.RESPONSE_CODE)
@@ -64,28 +65,48 @@ def plain_answer(transaction_id: str, response: Response, rule: Rule, rrn: str =
     return Answer(response, transaction_id, rrn or transaction_id, rule)
 
 
+class ReplyTime:
+    """The instant of a batch of replies as they tell it; `now` is in UTC."""
+
+    __slots__ = ("_locals", "_now", "transmission")
+
+    def __init__(self, now: datetime.datetime) -> None:
+        self._now = now
+        self._locals: dict[int, tuple[str, str]] = {}
+        self.transmission = now.strftime("%m%d%H%M%S")
+        """DE 7."""
+
+    def local(self, utc_offset_min: int) -> tuple[str, str]:
+        """DE 12 and DE 13 at a terminal with this offset."""
+        known = self._locals.get(utc_offset_min)
+        if known is None:
+            local = self._now + datetime.timedelta(minutes=utc_offset_min)
+            known = self._locals[utc_offset_min] = local.strftime("%H%M%S"), local.strftime("%m%d")
+        return known
+
+
 def reply_fields(
-    message: Message, answer: Answer, now: datetime.datetime, utc_offset_min: int
+    message: Message, mti: str, answer: Answer, time: ReplyTime, utc_offset_min: int
 ) -> dict[int, str | bytes]:
-    """The reply's fields but for its MAC. `now` is in UTC."""
-    fields: dict[int, str | bytes] = {}
-    for field in ECHOED:
-        value = message.get(field)
-        if value is not None:
-            fields[field] = value
-    fields[_TRANSMISSION_TIME] = now.strftime("%m%d%H%M%S")
-    if _TIME not in fields or _DATE not in fields:
-        local = now + datetime.timedelta(minutes=utc_offset_min)
-        fields.setdefault(_TIME, local.strftime("%H%M%S"))
-        fields.setdefault(_DATE, local.strftime("%m%d"))
+    """What the reply says besides its MAC and what it repeats of its request (ECHOED).
+
+    `mti` is the message's.
+    """
+    fields: dict[int, str | bytes] = {_TRANSMISSION_TIME: time.transmission}
+    if _TIME not in message or _DATE not in message:
+        local_time, local_date = time.local(utc_offset_min)
+        if _TIME not in message:
+            fields[_TIME] = local_time
+        if _DATE not in message:
+            fields[_DATE] = local_date
     if answer.amount_minor is not None:
         fields[_AMOUNT] = f"{answer.amount_minor:012d}"
     fields[_RRN] = message.get(_RRN) or answer.rrn
     response = answer.response
     fields[_RESPONSE] = response.value
-    if response in APPROVALS and message.mti[1] in _APPROVING_CLASSES:
+    if response in APPROVALS and mti[1] in _APPROVING_CLASSES:
         fields[_APPROVAL_CODE] = answer.approval_code
-        if answer.balances and message.mti in _BALANCE_MTIS:
+        if answer.balances and mti in _BALANCE_MTIS:
             fields[_BALANCES] = answer.balances
     elif answer.original_state and answer.approval_code:  # an outcome query tells the original's
         fields[_APPROVAL_CODE] = answer.approval_code

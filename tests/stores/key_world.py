@@ -15,7 +15,7 @@ import psec
 import trio
 from store_sessions import Stores
 
-from fastpath.framing import Header
+from fastpath.framing import FrameBuffer, Header
 from fastpath.specs import packagers
 from switch.intake import Intake
 from switch.journal.journal import JournalSession
@@ -61,8 +61,10 @@ class _Line:
         self.dropped = 0
         """Messages that nobody could have told what to answer."""
 
-    def send(self, frames: list[Frame]) -> None:
-        self.sent += [frame.message for frame in frames]
+    def send(self, data: bytes, replies: int) -> None:
+        frames = FrameBuffer(Header.BINARY2).feed(data)
+        assert len(frames) == replies
+        self.sent += frames
 
     def settle(self, count: int) -> None:
         self.dropped += count

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from fastpath.framing import Header
+from fastpath.framing import Header, pack_many
 from fastpath.specs import ISO87_BINARY
 from switch.config import SettingsError, load_settings
 from switch.connection import Connection
@@ -55,7 +55,8 @@ async def serve_echo(
 
     def echo(connection: Connection, frames: list[Frame], _now: float) -> None:
         got.extend(frames)
-        connection.send(frames)
+        messages = [frame.message for frame in frames]
+        connection.send(pack_many(CONFIG.header, messages), len(messages))
 
     server = Server(Metrics(), echo, connections_max=10)
     listener = listening_socket("127.0.0.1", 0)
