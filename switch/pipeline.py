@@ -51,6 +51,8 @@ TRIES_TOGETHER = 2
 """Tries of a whole batch; from then on each of its parts is tried alone."""
 FOREIGN_PAUSE_S = (0.001, 0.004)
 """How long a card that another worker has is left alone before it is asked for again."""
+_TOLD_WITHOUT_LINK = frozenset({Operation.BALANCE, Operation.LOT_SWEEP, Operation.DORMANCY_FEE})
+"""Answers that no version of a row fences: a balance, and that nothing is due."""
 WATCH_PERIOD_S = 0.02
 """How often it is looked for what waits too long, while no card is another worker's."""
 CLOCK_SLACK = datetime.timedelta(days=2)
@@ -425,8 +427,8 @@ class Lane:
     async def _read_rows(
         self, batch: Batch, known: dict[int, CardRow], rows: dict[int, CardRow]
     ) -> None:
-        """Rows that are not known, and of cards whose balance is asked: that tells no cache."""
-        asked = {t.card_id for t in batch.tickets if t.request.operation is Operation.BALANCE}
+        """Rows that are not known, and of cards that are asked about: that tells no cache."""
+        asked = {t.card_id for t in batch.tickets if t.request.operation in _TOLD_WITHOUT_LINK}
         unread = [card for card in batch.card_ids if card not in known or card in asked]
         for card_id in unread:
             rows.pop(card_id, None)

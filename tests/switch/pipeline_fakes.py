@@ -74,6 +74,10 @@ def state_in(row: CardRow) -> CardState:
     return msgspec.msgpack.decode(row.state, type=CardState)
 
 
+NOTHING_MOVED = frozenset({Operation.BALANCE, Operation.LOT_SWEEP, Operation.DORMANCY_FEE})
+"""What may be answered without a link."""
+
+
 class FakeJournal:
     """The committed truth. `before` and `after` are awaited around each append, inside it."""
 
@@ -255,7 +259,7 @@ class FakeObserver:
             assert ticket not in self.answers, "a request with two answers"
             kept = answer.response.value not in ("14", "30", "63", "91", "94", "96")
             kept &= ticket.card_id not in self._journal.archived
-            if kept and ticket.request.operation is not Operation.BALANCE:
+            if kept and ticket.request.operation not in NOTHING_MOVED:
                 committed = self._journal.committed(ticket.card_id)
                 assert answer.transaction_id in committed, "answered before it was committed"
             self.answers[ticket] = answer

@@ -572,6 +572,20 @@ async def test_a_balance_is_read_from_the_row_whatever_the_cache_says(
     assert house.journal.reads == [[1]]
 
 
+@pytest.mark.parametrize("operation", [Operation.LOT_SWEEP, Operation.DORMANCY_FEE])
+async def test_that_nothing_is_due_is_read_from_the_row(
+    autojump_clock: MockClock, operation: Operation
+) -> None:
+    house = House()
+    house.cards(1, balance_minor=250)
+    house.states[1] = row_with(999)
+    asked = house.ticket(1, operation, 0)
+    async with working(house):
+        house.submit(asked)
+        await house.answers_to([asked])
+    assert house.journal.reads == [[1]]
+
+
 async def test_a_balance_behind_a_purchase_of_its_batch_waits_for_the_commit(
     autojump_clock: MockClock,
 ) -> None:
