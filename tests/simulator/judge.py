@@ -183,7 +183,9 @@ class Judge:
         assert message is not None
         demand(message["card"] == link["card"], "a link on another card", link, message)
         message = message | {"half": self._half(link)}
-        model.nothing_is_over(link)
+        shows = message["op"] == "balance"  # refused: what is due stays until something moves
+        if not shows:
+            model.nothing_is_over(link)
         expected = model.expect(message, link["now_s"])
         if not _fits(link, expected):
             expected = model.expect(message, link["now_s"], forgets=True)
@@ -199,7 +201,8 @@ class Judge:
             known = own or model.is_late(message, link["now_s"])
             demand(known, "an advice whose own request may still come", link, message)
         model.apply(message, expected, link, link["now_s"])
-        model.look_for_late(link)
+        if not shows:
+            model.look_for_late(link)
         if expected.get("unfit"):
             self._unfit.append((link, message["to"], message["amount"]))
         self._check_postings(message, expected, link)
