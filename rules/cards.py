@@ -128,6 +128,7 @@ class CardState(msgspec.Struct, array_like=True, gc=False):
     """The UTC day on which the card was last used; 0 for unknown."""
     fee_month: int = 0
     """The latest month (`month_of`) for which a fee was taken from the dormant card."""
+    status_before_freeze: CardStatus = CardStatus.ACTIVE
 
     @staticmethod
     def new() -> CardState:
@@ -140,8 +141,11 @@ class CardState(msgspec.Struct, array_like=True, gc=False):
         What bars it more stays.
         """
         if self.status is CardStatus.BLOCKED:
+            if self.status_before_block is not CardStatus.FROZEN:
+                self.status_before_freeze = self.status_before_block
             self.status_before_block = CardStatus.FROZEN
         elif self.status in (CardStatus.ISSUED, CardStatus.UNLOCKED, CardStatus.ACTIVE):
+            self.status_before_freeze = self.status
             self.status = CardStatus.FROZEN
 
     def note_end(self, last_day: int) -> None:

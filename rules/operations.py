@@ -303,6 +303,9 @@ def _block(request: CardRequest, card: WorkingCard, moment: Moment, policy: Poli
 
 
 def _unblock(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
+    """The programme's own terminals thaw a frozen card, too."""
+    if card.state.status is CardStatus.FROZEN and request.terminal.programme:
+        return _set_status(request, card, moment, card.state.status_before_freeze)
     refusal = refusal_by_status(request, card, moment, CardStatus.BLOCKED)
     return refusal or _set_status(request, card, moment, card.state.status_before_block)
 

@@ -66,6 +66,7 @@ def follow(before: CardState, link: Link, batch_id: int, posted_s: int = 0) -> C
     _check_holds(before, link, after)
     _check_tries(before, link, after)
     _check_status_before_block(before, link, after)
+    _check_status_before_freeze(before, link, after)
     check_life(before, link, after, posted_s)
     return after
 
@@ -195,3 +196,15 @@ def _check_status_before_block(before: CardState, link: Link, after: CardState) 
             possible += [CardStatus.ISSUED, CardStatus.UNLOCKED]
     if after.status_before_block not in possible:
         _agree("the status before a block", after.status_before_block, expected)
+
+
+def _check_status_before_freeze(before: CardState, link: Link, after: CardState) -> None:
+    """What freezes a card notes what it was; a thaw makes it that again."""
+    if link.approved and link.operation is Operation.UNBLOCK and before.status is CardStatus.FROZEN:
+        _agree("the status of a thawed card", after.status, before.status_before_freeze)
+    expected = before.status_before_freeze
+    possible = [expected]
+    if link.approved and CardStatus.FROZEN in (after.status, after.status_before_block):
+        possible += [before.status, before.status_before_block]
+    if after.status_before_freeze not in possible:
+        _agree("the status before a freeze", after.status_before_freeze, expected)

@@ -98,7 +98,7 @@ class Terminal(msgspec.Struct, frozen=True, gc=False):
     completion_tolerance_percent: int = 0
     """How much more than its hold a completion may take from the card."""
     programme: bool = False
-    """It speaks for the programme: gives promotional value and refunds."""
+    """It speaks for the programme: gives promotional value and refunds, thaws cards."""
 
 
 class CreditTerms(msgspec.Struct, frozen=True, gc=False):
