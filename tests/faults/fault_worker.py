@@ -115,8 +115,8 @@ def wrap(plan: Plan) -> None:
             die()
         await settle(self, *rest)
 
-    def dying_send(self: Connection, replies: list[Any]) -> None:
-        send(self, replies)
+    def dying_send(self: Connection, *rest: Any) -> None:
+        send(self, *rest)
         if plan.due("half-told"):
             die()
 
