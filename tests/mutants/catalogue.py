@@ -317,6 +317,13 @@ MUTANTS = (
         (f"{_STORES}settlement.py::test_a_repeat_that_runs_beside_its_original_hears_the_same",),
     ),
     Mutant(
+        "any network thaws a card",
+        "rules/operations.py",
+        "    if card.state.status is CardStatus.FROZEN and request.terminal.programme:",
+        "    if card.state.status is CardStatus.FROZEN:",
+        (f"{_RULES}freeze.py::test_nobody_else_thaws_a_card",),
+    ),
+    Mutant(
         "a reversal can be reversed",
         "rules/reversal.py",
         "    if not original.approved or original.operation is Operation.REVERSAL:\n",

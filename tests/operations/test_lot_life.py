@@ -342,3 +342,22 @@ def again_due(demo: Demo, what: str, ids: list[int]) -> None:
             f"update card_life set {column} = $1 where card_id = $2",
             *(row[column], row["card_id"]),
         )
+
+
+def test_staff_thaws_a_card_that_a_shortfall_froze(demo: Demo, desk: Terminal) -> None:
+    card = demo.cards.active()
+    with demo.pos() as till, demo.network() as network:
+        assert network.sign_on().code == "00"
+        load = till.load(card, 500)
+        assert till.redeem(card, 10_500).code == "00"
+        assert till.reverse(load).state == "PARTIAL"
+        frozen = till.load(card, 700)
+        assert (frozen.code, frozen.why) == ("62", "STATUS")
+        assert network.unblock(card).code == "62", "a network may not"
+        thaw = desk.unblock(card)
+        assert thaw.code == "00"
+        assert till.load(card, 700).code == "00"
+        assert till.redeem(card, 300).available_minor == 400, "the shortfall is nobody's to repay"
+        assert desk.reverse(thaw).state == "REVERSED"
+        assert till.redeem(card, 1).code == "62"
+    assert demo.verify().returncode == 0
