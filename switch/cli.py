@@ -171,12 +171,17 @@ def _add_projections(verbs: argparse._SubParsersAction[argparse.ArgumentParser])
     rebuild.set_defaults(run=_rebuild)
     open_items = verbs.add_parser(
         "open-items",
-        help="list what a person has to look at",
+        help="list what a person has to look at, or clear an item of it",
         description="Late reversals, suspense and shortfalls that nobody has cleared, the oldest "
-        "first. Exit 0, or 2 when they cannot be read.",
+        "first. With --clear: takes one off the list, and moves nothing. Exit 0; 1 where there is "
+        "no such open item; 2 when it could not be done.",
     )
     _add_database(open_items)
     open_items.add_argument("--json", action="store_true", help="one JSON list, for scripts")
+    open_items.add_argument("--clear", metavar="TX", help="take an item of this transaction off it")
+    kinds = ("late", "suspense", "shortfall", "upload", "missing")
+    open_items.add_argument("--kind", choices=kinds, help="which item, with --clear")
+    open_items.add_argument("--note", metavar="TEXT", help="who has settled it, and how")
     open_items.set_defaults(run=_open_items)
 
 

@@ -1,4 +1,7 @@
-"""`cardswitch open-items`: what a person has to look at, the oldest first."""
+"""`cardswitch open-items`: what a person has to look at, the oldest first; and what was settled.
+
+To clear an item moves nothing: what settles it (a reversal, a payment) has been done before.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from switch.data_access import CannotRun, database_url, on_database, say
 from switch.journal.bridge import STORE_ERRORS, Connection
 from switch.projections.effects import ItemKind
 
-__all__ = ["open_items", "run_open_items"]
+__all__ = ["clear_item", "open_items", "run_open_items"]
+
+_NOTE_MAX = 500
 
 _ITEMS = """
 select i.kind, i.rule, i.tx, i.operation, i.card_id, i.version, i.merchant_id,
@@ -33,6 +38,33 @@ left join merchant m on m.merchant_id = i.merchant_id
 left join terminal t on t.terminal_id = i.terminal_id
 order by i.posted_at, i.card_id, i.version, i.kind
 """
+
+
+_CLEAR = """
+update open_item set cleared_at = now(), cleared_note = $3
+where tx = $1 and kind = $2 and cleared_at is null returning card_id
+"""
+_CLEAR_MISSING = """
+update missing_item m set cleared_at = now(), cleared_note = $3
+from link l
+where l.tx = $1 and $2 = 5 and m.card_id = l.card_id and m.version = l.version
+  and m.cleared_at is null
+returning m.card_id
+"""
+
+
+async def clear_item(url: str, tx: str, kind: ItemKind, note: str) -> int:
+    """Take a transaction's item of this kind off the list; how many that were (0: none is open).
+
+    With the owner's rights. `note` says who settled it, and how. STORE_ERRORS when Postgres cannot
+    be reached.
+    """
+    statement = _CLEAR_MISSING if kind is ItemKind.MISSING else _CLEAR
+    connection = await Connection.open(url, timeout_s=10)
+    try:
+        return len(await connection.rows(statement, tx, int(kind), note))
+    finally:
+        await connection.close()
 
 
 async def open_items(url: str) -> list[dict[str, Any]]:
@@ -68,10 +100,11 @@ def _item(row: Any) -> dict[str, Any]:
 
 
 def run_open_items(arguments: argparse.Namespace) -> int:
-    """Print the list; the exit code."""
-
+    """Print the list, or clear an item of it; the exit code."""
     try:
         url = database_url(arguments)
+        if arguments.clear is not None:
+            return _run_clear(url, arguments)
         items = on_database(lambda: open_items(url))
     except CannotRun as fault:
         say(str(fault))
@@ -90,6 +123,20 @@ def run_open_items(arguments: argparse.Namespace) -> int:
         columns = (item["kind"], item["merchant"], amount, item["rule"], item["tx"], where)
         print(row.format(_age(item["age_s"]), *columns))
     print(f"{len(items)} open item(s)")
+    return 0
+
+
+def _run_clear(url: str, arguments: argparse.Namespace) -> int:
+    note: str = (arguments.note or "").strip()
+    if arguments.kind is None or not note or len(note) > _NOTE_MAX or not note.isprintable():
+        say(f"--clear needs --kind, and a --note of at most {_NOTE_MAX} characters: who, and how")
+        return 2
+    kind = ItemKind[arguments.kind.upper()]
+    cleared = on_database(lambda: clear_item(url, arguments.clear, kind, note))
+    if not cleared:
+        say(f"no open item {arguments.kind} of {arguments.clear}")
+        return 1
+    print(f"{cleared} item(s) cleared")
     return 0
 
 

@@ -152,6 +152,29 @@ def command(url: str, tmp_path: Path, *words: str) -> subprocess.CompletedProces
     )
 
 
+async def test_staff_clears_an_item_and_says_why(journal: World, url: str, tmp_path: Path) -> None:
+    items = {item["kind"]: item for item in await open_items(url)}
+    words = ("open-items", "--clear", items["late"]["tx"])
+    for wrong in (
+        (),
+        ("--kind", "late"),
+        ("--kind", "late", "--note", "  "),
+        ("--kind", "late", "--note", "x" * 501),
+        ("--note", "who, why"),
+        ("--kind", "late", "--note", "two\nlines"),
+    ):
+        assert command(url, tmp_path, *words, *wrong).returncode == 2
+    other = command(url, tmp_path, *words, "--kind", "suspense", "--note", "who, why")
+    assert (other.returncode, len(await open_items(url))) == (1, 3)
+    done = command(url, tmp_path, *words, "--kind", "late", "--note", "who, why")
+    assert (done.returncode, done.stdout) == (0, "1 item(s) cleared\n")
+    assert {item["kind"] for item in await open_items(url)} == {"suspense", "shortfall"}
+    rows = await journal.connection.rows("select cleared_note from open_item where kind = 1")
+    assert [row["cleared_note"] for row in rows] == ["who, why"]
+    assert command(url, tmp_path, *words, "--kind", "late", "--note", "again").returncode == 1
+    assert differing((await rebuild(url))[1]) == {}
+
+
 def told_progress(text: str) -> bool:
     """Nothing but where each phase was, with its count and how long it took."""
     lines = text.splitlines()
