@@ -344,4 +344,7 @@ class _Supervisor:
         """One structured line in the log."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         with contextlib.suppress(OSError, ValueError):
-            print(json.dumps({"time": now, "event": event, **facts}), file=sys.stderr, flush=True)
+            line = json.dumps({"time": now, "event": event, **facts})
+            # One write, also where nothing is buffered: workers write lines beside it.
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
