@@ -217,12 +217,14 @@ def tampered(scene: Scene) -> None:
     url = switch.postgres_url
     with switch.pos() as line:
         card = switch.cards.active()
+        demand(line.redeem(card, 10).code == "00", "a sale")
+        sale = line.redeem(card, 10)
+        # More behind it: what is added at the end of a journal is taken for what comes next.
         for _ in range(4):
             demand(line.redeem(card, 10).code == "00", "a sale")
-            sale = line.redeem(card, 10)
     (made,) = sql(url, f"select * from link where tx = '{sale.tx}'")
     eventually(lambda: _is_sealed(url), 60)
-    demand(_verify(switch) == 0, "an honest journal")
+    _verify(switch, 0)
     link = f"card_id = {made['card_id']} and version = {made['version']}"
     posting = f"batch_id = {made['batch_id']} and n = {made['n']} and card_id = {made['card_id']}"
     pair = f"{made['version']}, {made['version'] - 1}"
@@ -231,9 +233,9 @@ def tampered(scene: Scene) -> None:
         words = {"link": link, "posting": posting, "pair": pair, "card": made["card_id"]}
         done, undone = (deed.format(**words) for deed in _DEEDS[name])
         with _deed(url, done, undone):
-            demand(_verify(switch) == 1, "a deed that nobody noticed", name)
+            _verify(switch, 1, name)
         scene.counts["deeds"] += 1
-    demand(_verify(switch) == 0, "an honest journal again")
+    _verify(switch, 0, "again")
 
 
 @contextlib.contextmanager
@@ -252,9 +254,9 @@ def _is_sealed(url: str) -> bool:
     return bool(lag["links"] == 0)
 
 
-def _verify(switch: BrokenSwitch) -> int:
-    """The exit code of a whole verification."""
+def _verify(switch: BrokenSwitch, expected: int, *facts: object) -> None:
+    """A whole verification must end so: 0, or 1 where something is broken."""
     program = [sys.executable, "-m", "switch", "verify", "--full", "--data", str(switch.data_dir)]
     done = subprocess.run(program, check=False, capture_output=True, text=True, timeout=300)
-    demand(done.returncode in (0, 1), "a verification", done.stdout[-500:], done.stderr[-500:])
-    return done.returncode
+    ended = (done.returncode, done.stdout[-800:], done.stderr[-300:])
+    demand(done.returncode == expected, "a verification", *facts, *ended)
