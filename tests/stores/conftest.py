@@ -18,7 +18,7 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
-from store_sessions import Sessions, Stores  # noqa: E402
+from store_sessions import NoStandby, Sessions, Stores, let_go, wait_for_nobody  # noqa: E402
 
 from switch.embedded.stores import EmbeddedStores  # noqa: E402
 from switch.journal.bridge import Connection, bridge  # noqa: E402
@@ -109,3 +109,14 @@ async def other(stores: Stores, loop: None) -> AsyncIterator[Connection]:
     connection = await Connection.open(stores.owner_url, timeout_s=10)
     yield connection
     connection.discard()
+
+
+@pytest.fixture
+async def no_standby(owner: Connection, stores: Stores) -> AsyncIterator[NoStandby]:
+    """Makes commits wait for a standby that nobody has, until `let_go` or the test's end."""
+
+    async def wait(journal: JournalSession) -> None:
+        await wait_for_nobody(owner, journal, stores.owner_url)
+
+    yield wait
+    await let_go(owner)

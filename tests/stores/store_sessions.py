@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +15,20 @@ from switch.journal.journal import JournalSession, Outcome
 __all__ = [
     "WAIT_S",
     "Answers",
+    "NoStandby",
     "Sessions",
     "Stores",
     "backend",
     "hold",
+    "let_go",
     "state_of",
     "until_in_doubt",
     "until_waiting",
+    "wait_for_nobody",
 ]
 
 Sessions = Callable[..., JournalSession]
+NoStandby = Callable[[JournalSession], Awaitable[None]]
 WAIT_S = 10
 
 
@@ -61,6 +65,49 @@ async def until_in_doubt(journal: JournalSession) -> None:
     with trio.fail_after(WAIT_S):
         while not journal.outcomes_unknown:
             await trio.sleep(0.005)
+
+
+async def wait_for_nobody(owner: Connection, journal: JournalSession, url: str) -> None:
+    """Commits wait for a standby that there is not, and the session's own backend knows it.
+
+    That a backend has read the setting is not enough: commits wait only from when the checkpointer
+    has noted in shared memory that there is a standby to wait for, and it may be busy. So a commit
+    of another session must have been seen to wait.
+    """
+    await owner.script("set synchronous_commit = local")
+    await owner.script("alter system set synchronous_standby_names = 'nosuch'")
+    await owner.value("select pg_reload_conf()")
+    probe = await Connection.open(url, timeout_s=WAIT_S)
+    try:
+        with trio.fail_after(WAIT_S):
+            await _until_it_waits(owner, probe)
+            show = "select current_setting('synchronous_standby_names') as name"
+            while (await journal.rows(show))[0]["name"] != "nosuch":
+                await trio.sleep(0.01)
+    finally:
+        probe.discard()
+
+
+async def _until_it_waits(owner: Connection, probe: Connection) -> None:
+    pid = await probe.value("select pg_backend_pid()")
+    waits = False
+
+    async def commit() -> None:
+        while not waits:
+            await probe.value("select pg_logical_emit_message(true, 'probe', '')::text")
+            await trio.sleep(0.01)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(commit)
+        await until_waiting(owner, pid, "SyncRep")
+        waits = True
+        await owner.value("select pg_cancel_backend($1)", pid)
+
+
+async def let_go(owner: Connection) -> None:
+    """Commits wait for nobody any more; those that wait are let go."""
+    await owner.script("alter system reset synchronous_standby_names")
+    await owner.value("select pg_reload_conf()")
 
 
 async def hold(other: Connection, card_id: int) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from typing import Any
-
 import pytest
 import trio
 from store_batches import (
@@ -18,9 +15,11 @@ from store_batches import (
 from store_sessions import (
     WAIT_S,
     Answers,
+    NoStandby,
     Sessions,
     backend,
     hold,
+    let_go,
     state_of,
     until_in_doubt,
     until_waiting,
@@ -29,7 +28,6 @@ from store_sessions import (
 from switch.journal.bridge import Connection
 from switch.journal.journal import (
     _APPEND,
-    JournalSession,
     Outcome,
 )
 from switch.journal.server import ConnectionLost, is_outcome_unknown, server_error
@@ -225,34 +223,9 @@ async def test_a_doubt_that_ends_at_a_foreign_state_says_so(
 # -- a standby that is not there ----------------------------------------------------------------
 
 
-@pytest.fixture
-async def no_standby(owner: Connection) -> AsyncIterator[Callable[[], Any]]:
-    """Commits wait for a standby that nobody has; the function brings it back."""
-
-    async def let_go() -> None:
-        await owner.script("alter system reset synchronous_standby_names")
-        await owner.value("select pg_reload_conf()")
-
-    await owner.script("set synchronous_commit = local")
-    await owner.script("alter system set synchronous_standby_names = 'nosuch'")
-    await owner.value("select pg_reload_conf()")
-    yield let_go
-    await let_go()
-
-
-async def until_synchronous(journal: JournalSession) -> None:
-    """Until this session's backend has read the setting."""
-    with trio.fail_after(WAIT_S):
-        while True:
-            found = await journal.rows("show synchronous_standby_names")
-            if found[0]["synchronous_standby_names"] == "nosuch":
-                return
-            await trio.sleep(0.01)
-
-
 @pytest.mark.parametrize("way", ["pg_cancel_backend", "pg_terminate_backend"])
 async def test_a_commit_cut_short_is_no_commit_until_a_barrier_is_durable(
-    owner: Connection, session: Sessions, no_standby: Callable[[], Any], way: str
+    owner: Connection, session: Sessions, no_standby: NoStandby, way: str
 ) -> None:
     """The row is there and visible, and on no standby: a failover would lose it."""
     rows = await new_cards(owner, 1)
@@ -261,7 +234,7 @@ async def test_a_commit_cut_short_is_no_commit_until_a_barrier_is_durable(
     run = new_batch_id()
     journal = session(run)
     pid = await backend(journal)
-    await until_synchronous(journal)
+    await no_standby(journal)
     answers = Answers()
     with trio.fail_after(2 * WAIT_S):
         async with trio.open_nursery() as nursery:
@@ -272,7 +245,7 @@ async def test_a_commit_cut_short_is_no_commit_until_a_barrier_is_durable(
                 await trio.sleep(0.005)
             await trio.sleep(1)
             assert answers.outcomes == [], "told of a commit that a failover would lose"
-            await no_standby()
+            await let_go(owner)
     expected = Outcome.COMMITTED if way == "pg_cancel_backend" else Outcome.MET_ITSELF
     assert answers.outcomes == [expected]
     assert await counts(owner, arguments) == (1, 1, 0)
@@ -280,12 +253,12 @@ async def test_a_commit_cut_short_is_no_commit_until_a_barrier_is_durable(
 
 
 async def test_a_barrier_that_is_cut_short_is_written_again(
-    owner: Connection, session: Sessions, no_standby: Callable[[], Any]
+    owner: Connection, session: Sessions, no_standby: NoStandby
 ) -> None:
     rows = await new_cards(owner, 1)
     journal = session(new_batch_id())
     pid = await backend(journal)
-    await until_synchronous(journal)
+    await no_standby(journal)
     answers = Answers()
     with trio.fail_after(2 * WAIT_S):
         async with trio.open_nursery() as nursery:
@@ -296,5 +269,5 @@ async def test_a_barrier_that_is_cut_short_is_written_again(
                 await trio.sleep(0.1)
             await until_waiting(owner, pid, "SyncRep")
             assert answers.outcomes == []
-            await no_standby()
+            await let_go(owner)
     assert answers.outcomes == [Outcome.COMMITTED]

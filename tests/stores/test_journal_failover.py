@@ -11,11 +11,21 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import trio
 from store_batches import batch, column, counts, new_batch_id, new_cards, refusal
-from store_sessions import WAIT_S, Answers, Sessions, Stores, backend, state_of, until_waiting
+from store_sessions import (
+    WAIT_S,
+    Answers,
+    NoStandby,
+    Sessions,
+    Stores,
+    backend,
+    let_go,
+    state_of,
+    until_waiting,
+)
 
 from switch.journal.bridge import Connection
 from switch.journal.connection import JournalConnection
-from switch.journal.journal import JournalDown, JournalSession, Outcome
+from switch.journal.journal import JournalDown, Outcome
 from switch.journal.witness import DIRECTORY, Witness, missing_batch
 from switch.prepare import _refuse_what_lags
 from switch.supervisor import CannotPrepare
@@ -123,21 +133,6 @@ async def test_a_page_that_is_half_written_says_nothing(
 # -- a standby that commits wait for ------------------------------------------------------------
 
 
-async def wait_for_nobody(owner: Connection, journal: JournalSession) -> None:
-    """Commits wait for a standby that there is not; the session's own backend has heard of it."""
-    await owner.script("set synchronous_commit = local")
-    await owner.script("alter system set synchronous_standby_names = 'nosuch'")
-    await owner.value("select pg_reload_conf()")
-    show = "select current_setting('synchronous_standby_names') as name"
-    while (await journal.rows(show))[0]["name"] != "nosuch":
-        await trio.sleep(0.01)
-
-
-async def let_go(owner: Connection) -> None:
-    await owner.script("alter system reset synchronous_standby_names")
-    await owner.value("select pg_reload_conf()")
-
-
 async def until_another_waits(owner: Connection, pid: int) -> None:
     """Until the session has another backend, and waits in it."""
     while not await owner.rows(
@@ -147,7 +142,7 @@ async def until_another_waits(owner: Connection, pid: int) -> None:
 
 
 async def test_a_barrier_on_another_server_proves_nothing(
-    owner: Connection, session: Sessions
+    owner: Connection, session: Sessions, no_standby: NoStandby
 ) -> None:
     """The wait is cut, the server lost, and the one that was promoted never had the batch."""
     rows = await new_cards(owner, 1)
@@ -156,87 +151,78 @@ async def test_a_barrier_on_another_server_proves_nothing(
     journal = session(new_batch_id())
     pid = await backend(journal)
     before = await owner.rows("select * from card_state where card_id = $1", card_id)
-    await wait_for_nobody(owner, journal)
+    await no_standby(journal)
     answers = Answers()
-    try:
-        with trio.fail_after(2 * WAIT_S):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(answers.append, journal, arguments)
-                await until_waiting(owner, pid, "SyncRep")
-                await owner.value("select pg_cancel_backend($1)", pid)
-                while (await state_of(owner, card_id))[0] == 0:
-                    await trio.sleep(0.005)
-                await until_waiting(owner, pid, "SyncRep")  # now in the barrier's commit
-                # the failover: as if the batch had never been
-                for table in ("link", "posting"):
-                    batch_id = column(arguments, "p_batch_id")
-                    await owner.rows(f"delete from {table} where batch_id = $1", batch_id)
-                await owner.rows(
-                    "update card_state set version = 0, batch_id = 0, ecash_available = 0,"
-                    " state = $2, request_window = $3 where card_id = $1",
-                    card_id,
-                    before[0]["state"],
-                    before[0]["request_window"],
-                )
-                assert answers.outcomes == []
-                await owner.value("select pg_terminate_backend($1)", pid)
-                await until_another_waits(owner, pid)
-                await let_go(owner)
-    finally:
-        await let_go(owner)
+    with trio.fail_after(2 * WAIT_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answers.append, journal, arguments)
+            await until_waiting(owner, pid, "SyncRep")
+            await owner.value("select pg_cancel_backend($1)", pid)
+            while (await state_of(owner, card_id))[0] == 0:
+                await trio.sleep(0.005)
+            await until_waiting(owner, pid, "SyncRep")  # now in the barrier's commit
+            # the failover: as if the batch had never been
+            for table in ("link", "posting"):
+                batch_id = column(arguments, "p_batch_id")
+                await owner.rows(f"delete from {table} where batch_id = $1", batch_id)
+            await owner.rows(
+                "update card_state set version = 0, batch_id = 0, ecash_available = 0,"
+                " state = $2, request_window = $3 where card_id = $1",
+                card_id,
+                before[0]["state"],
+                before[0]["request_window"],
+            )
+            assert answers.outcomes == []
+            await owner.value("select pg_terminate_backend($1)", pid)
+            await until_another_waits(owner, pid)
+            await let_go(owner)
     # told of as committed, and there
     assert answers.outcomes == [Outcome.COMMITTED]
     assert await counts(owner, arguments) == (1, 1, 0)
 
 
 async def test_what_is_only_read_is_told_when_the_standby_has_it(
-    owner: Connection, session: Sessions
+    owner: Connection, session: Sessions, no_standby: NoStandby
 ) -> None:
     journal = session(new_batch_id())
     pid = await backend(journal)
     await journal.confirm()
     assert await owner.rows("select from barrier where run = $1", journal._run) == []
-    await wait_for_nobody(owner, journal)
+    await no_standby(journal)
     done = trio.Event()
 
     async def confirm() -> None:
         await journal.confirm()
         done.set()
 
-    try:
-        with trio.fail_after(2 * WAIT_S):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(confirm)
-                await until_waiting(owner, pid, "SyncRep")
-                await owner.value("select pg_cancel_backend($1)", pid)
-                await trio.sleep(0.3)
-                assert not done.is_set(), "a wait that was cut is no answer"
-                await until_waiting(owner, pid, "SyncRep")
-                await let_go(owner)
-    finally:
-        await let_go(owner)
+    with trio.fail_after(2 * WAIT_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(confirm)
+            await until_waiting(owner, pid, "SyncRep")
+            await owner.value("select pg_cancel_backend($1)", pid)
+            await trio.sleep(0.3)
+            assert not done.is_set(), "a wait that was cut is no answer"
+            await until_waiting(owner, pid, "SyncRep")
+            await let_go(owner)
     assert done.is_set()
 
 
 async def test_what_is_only_read_is_not_told_when_the_server_is_lost(
-    owner: Connection, session: Sessions
+    owner: Connection, session: Sessions, no_standby: NoStandby
 ) -> None:
     journal = session(new_batch_id())
     pid = await backend(journal)
-    await wait_for_nobody(owner, journal)
-    try:
-        with trio.fail_after(2 * WAIT_S):
-            async with trio.open_nursery() as nursery:
+    await no_standby(journal)
+    with trio.fail_after(2 * WAIT_S):
+        async with trio.open_nursery() as nursery:
 
-                async def cut() -> None:
-                    await until_waiting(owner, pid, "SyncRep")
-                    await owner.value("select pg_terminate_backend($1)", pid)
+            async def cut() -> None:
+                await until_waiting(owner, pid, "SyncRep")
+                await owner.value("select pg_terminate_backend($1)", pid)
 
-                nursery.start_soon(cut)
-                with pytest.raises(JournalDown):
-                    await journal.confirm()
-    finally:
-        await let_go(owner)
+            nursery.start_soon(cut)
+            with pytest.raises(JournalDown):
+                await journal.confirm()
 
 
 # -- a machine that is gone ---------------------------------------------------------------------
