@@ -61,8 +61,8 @@ order by c.due_day limit $2
 _IDLE = """
 select card_id from card_life
 where programme_id = $1::bigint and last_active_day > 0 and last_active_day < $2::bigint
-  and fee_month = any($3::bigint[]) and status = 3 and ecash_minor > 0
-  and ecash_minor > case when $4::bigint = 1 then promotional_minor else 0 end
+  and fee_month = any($3::bigint[]) and status = 3 and ecash_there
+  and (ecash_paid or $4::bigint = 0)
 limit $5
 """
 

@@ -310,11 +310,11 @@ def _read_head(card_id: int, link: Any, body: LinkBody) -> _Head:
 def _life(card_id: int, programme_id: int, head: _Head) -> tuple[Any, ...]:
     lots = [lot for purse in (head.ecash, head.voucher, head.points) for lot in purse.lots]
     ends = [lot.expires_day for lot in lots if lot.expires_day]
-    given = [lot.available_minor for lot in head.ecash.lots if lot.origin in PROMOTIONAL]
+    given_minor = sum(lot.available_minor for lot in head.ecash.lots if lot.origin in PROMOTIONAL)
     return (
         *(card_id, programme_id, head.status, min(ends, default=0)),
         *(head.last_active_day, head.fee_month),
-        *(head.ecash.available_minor, sum(given)),
+        *(head.ecash.available_minor > 0, head.ecash.available_minor > given_minor),
     )
 
 

@@ -28,7 +28,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     ),
     "card_life": (
         *("card_id", "programme_id", "status", "due_day", "last_active_day", "fee_month"),
-        *("ecash_minor", "promotional_minor"),
+        *("ecash_there", "ecash_paid"),
     ),
     "open_hold": (
         *("card_id", "version", "purse", "amount_minor", "expires_at", "merchant_id", "ended_by"),
@@ -75,14 +75,18 @@ on conflict (card_id) do update set
     last_posted_at = excluded.last_posted_at
 """
 
+# Most links change nothing here, and what is not written costs neither a row version nor log.
 _LIVES = """
 insert into card_life
 select * from unnest($1::bigint[], $2::int[], $3::smallint[], $4::int[], $5::int[], $6::int[],
-                     $7::bigint[], $8::bigint[])
+                     $7::boolean[], $8::boolean[])
+    as new (card_id, programme_id, status, due_day, last_active_day, fee_month, ecash_there,
+            ecash_paid)
+where not exists (select from card_life as l where l.card_id = new.card_id and l = new)
 on conflict (card_id) do update set
     programme_id = excluded.programme_id, status = excluded.status, due_day = excluded.due_day,
     last_active_day = excluded.last_active_day, fee_month = excluded.fee_month,
-    ecash_minor = excluded.ecash_minor, promotional_minor = excluded.promotional_minor
+    ecash_there = excluded.ecash_there, ecash_paid = excluded.ecash_paid
 """
 
 _NEW_HOLDS = """

@@ -168,7 +168,7 @@ async def test_an_archive_takes_months_away_and_everything_still_holds(
     assert await old.connection.rows("select * from card_life order by card_id") == lives
     # Card 3 is quiet since: what time will do to it is known from the archive alone.
     ends = int(midst(6).timestamp()) // 86_400 + 40
-    opening = "select due_day, ecash_minor > 0 as there from opening.card_life where card_id = 3"
+    opening = "select due_day, ecash_there from opening.card_life where card_id = 3"
     assert [tuple(row) for row in await old.connection.rows(opening)] == [(ends, True)]
     expired = "select count(*) from link where operation = 17"
     assert await old.connection.value(expired) > 0

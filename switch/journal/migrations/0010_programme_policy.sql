@@ -39,7 +39,8 @@ create table sponsor (
 
 alter table terminal add column programme boolean not null default false;
 
--- What time will do to a card: a projection, by which the sweeper finds its work.
+-- What time will do to a card: a projection, by which the sweeper finds its work. It says whether there
+-- is value, not how much: a row that changed with every purchase would cost each of them.
 create table card_life (
     card_id bigint primary key,
     programme_id int not null,
@@ -47,13 +48,13 @@ create table card_life (
     due_day int not null,                       -- first last day of its lots, since 1970-01-01; 0: none
     last_active_day int not null,               -- 0: unknown
     fee_month int not null,                     -- of its last dormancy fee, counted from year 0
-    ecash_minor bigint not null,                -- available
-    promotional_minor bigint not null           -- of these, given by sponsors
+    ecash_there boolean not null,               -- e-cash is available
+    ecash_paid boolean not null                 -- some of it not given by a sponsor
 ) with (fillfactor = 70);
 create index card_life_due on card_life (due_day) where due_day > 0;
 -- Sought month by month of the last fee: who has paid this month's is never looked at again.
 create index card_life_idle on card_life (programme_id, fee_month, last_active_day)
-    where status = 3 and last_active_day > 0 and ecash_minor > 0;
+    where status = 3 and last_active_day > 0 and ecash_there;
 
 grant select on sponsor, card_limit, card_life to cardswitch_app;
 grant insert, update on card_life to cardswitch_app;
