@@ -52,11 +52,12 @@ with l as materialized (
     select month, batch_id, n, card_id, xid, {LINK_IMAGE} as image
     from link where {_OF_SPAN} and xid >= $1 and xid <= $4 and month > $7),
 p as (
-    select batch_id, n, string_agg({POSTING_IMAGE}, ''::bytea order by leg, card_id) as images,
-           count(*) as postings
-    from posting
-    where month between (select min(month) from l) and (select max(month) from l)
-      and batch_id = any(array(select distinct batch_id from l))
+    select batch_id, n, string_agg(image, ''::bytea) as images, count(*) as postings
+    from (
+        select batch_id, n, {POSTING_IMAGE} as image from posting
+        where month between (select min(month) from l) and (select max(month) from l)
+          and batch_id = any(array(select distinct batch_id from l))
+        order by batch_id, n, leg, card_id) as ordered
     group by batch_id, n)
 select coalesce(string_agg(sha256(image || coalesce(images, ''::bytea)), ''::bytea
                            order by xid, batch_id, n, card_id), ''::bytea) as fingerprints,

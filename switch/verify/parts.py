@@ -22,11 +22,13 @@ _RANGES = """
 select percentile_disc($1::float8[]) within group (order by card_id)
 from (select card_id from card_state tablesample system ($2)) as sampled
 """
-# The hot path's sessions never scan whole tables; here that is the point.
+# The hot path's sessions never scan whole tables; here that is the point. There are several of
+# these sessions, so none spreads over further processes.
 WHOLE = """
 set local enable_seqscan = on; set local enable_hashjoin = on; set local enable_mergejoin = on;
 set local enable_sort = on; set local enable_bitmapscan = on; set local work_mem = '64MB';
 set local enable_nestloop = off; set local plan_cache_mode = force_custom_plan;
+set local max_parallel_workers_per_gather = 0;
 set local cursor_tuple_fraction = 1; set local idle_in_transaction_session_timeout = 0
 """
 

@@ -24,10 +24,9 @@ _ENTRY = 20
 _decode_state = msgspec.msgpack.Decoder(CardState).decode
 
 
-async def check_rows(raw: Any, through: datetime.date) -> tuple[int, list[Finding]]:
-    """How many cards, and what does not hold. In the caller's snapshot."""
+async def check_rows(raw: Any, through: datetime.date) -> list[Finding]:
+    """What does not hold. In the caller's snapshot."""
     findings: list[Finding] = []
-    cards = 0
     cursor = await raw.cursor(WINDOWS, through, WINDOW_LENGTH)
     while page := await cursor.fetch(_PAGE):
         for row in page:
@@ -35,10 +34,9 @@ async def check_rows(raw: Any, through: datetime.date) -> tuple[int, list[Findin
             if what:
                 version = row["version"] or row["last"] or 0
                 findings.append(Finding(CHECK, row["card_id"], version, what))
-        cards += len(page)
         if len(findings) >= _FINDINGS_MAX:
             break
-    return cards, sorted(findings, key=lambda found: found.card_id)
+    return sorted(findings, key=lambda found: found.card_id)
 
 
 def _row_fault(row: Any) -> str:

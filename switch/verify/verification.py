@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ __all__ = ["CHECKPOINTS", "SAMPLE_CARDS", "PartFailed", "verify"]
 SAMPLE_CARDS = 1_000
 CHECKPOINTS = "the journal goes on from its checkpoints"
 
-_DIGEST_SESSIONS = 2
 _PROCESSES = 2
 _WORTH_A_PROCESS = 20_000
 """Links to replay from which on starting another process pays."""
@@ -63,9 +63,11 @@ async def verify(
     try:
         await run.begin()
         await run.archives(archive, trusted)
-        await run.sums_and_digests()
+        await run.sums_digests_and_sample()
         await run.checkpoints(checkpoints)
-        await run.chains()
+        run.report.checks.append(chains.CHECK)
+        if full:
+            await run.all_chains()
     finally:
         run.progress.clear()
         await run.end()
@@ -96,13 +98,10 @@ class _Verification:
         self.snapshot = await self._main.value("select pg_export_snapshot()")
         self.through = await self._main.value("select archived_through()")
         for table in ("link", "posting", "card_state"):
-            where = "" if table == "card_state" else f" where month > '{self._through}'"
+            archived = table != "card_state" and self.through > datetime.date.min
+            where = f" where month > '{self.through}'" if archived else ""
             count = await self._main.value(f"select count(*) from {table}{where}")  # noqa: S608
             setattr(self.report, "cards" if table == "card_state" else f"{table}s", count)
-
-    @property
-    def _through(self) -> str:
-        return "-infinity" if self.through == datetime.date.min else self.through.isoformat()
 
     async def archives(self, directory: Path | None, trusted: Collection[str]) -> None:
         """What was archived, and what stands for it."""
@@ -144,41 +143,68 @@ class _Verification:
         self._opened.append(connection)
         return connection
 
-    async def sums_and_digests(self) -> None:
-        """Postgres makes sums and chains in one session, and fingerprints in others meanwhile."""
+    async def sums_digests_and_sample(self) -> None:
+        """What Postgres sums, what its rows say, what a sample replays: each in a session of its
+        own, which goes on with the digests when it is done.
+        """
         report = self.report
         report.checks += CHECKS
-        self.last, found = await self._main.unit(digests.check_ends)
+        self.last, ends = await self._main.unit(digests.check_ends)
+        sealed = None
         if self.sealer is None:
             report.skipped.append(f"{digests.CHECK} (no master key)")
-            await _together([self._sql])
-            return
-        report.checks.append(digests.CHECK)
-        first = 1 if self.archived is None else self.archived.blocks + 1
-        waiting = digests.spans(first, self.last.number)[::-1]
-        sealed = _Sealed(self.sealer, waiting, self.archived)
-        workers = [await self._session() for _ in range(_DIGEST_SESSIONS)]
-        for worker in workers:
-            await worker.script(_IN_ORDER)
-        jobs = [lambda worker=worker: self._digests(worker, sealed) for worker in workers]
-        await _together([self._sql, *jobs])
-        report.sealed_links = sealed.links
-        places = sorted(sealed.findings, key=lambda one: one[0])
-        report.findings += [*found, *(finding for _, finding in places)][: digests.FINDINGS_MAX]
+        else:
+            report.checks.append(digests.CHECK)
+            first = 1 if self.archived is None else self.archived.blocks + 1
+            waiting = digests.spans(first, self.last.number)[::-1]
+            sealed = _Sealed(self.sealer, waiting, self.archived)
+        jobs = [self._sums, self._rows] if self.full else [self._sums, self._rows, self._sample]
+        found: list[list[Finding]] = [[] for _ in jobs]
 
-    async def _sql(self) -> None:
+        async def lane(number: int, session: Connection) -> None:
+            found[number] = await jobs[number](session)
+            if sealed is not None:
+                await self._digests(session, sealed)
+
+        self.progress.tell(CHECKS[0])
+        sessions = [self._main, *[await self._session() for _ in jobs[1:]]]
+        await _together([partial(lane, *numbered) for numbered in enumerate(sessions)])
+        if sealed is not None:
+            report.sealed_links = sealed.links
+            places = sorted(sealed.findings, key=lambda one: one[0])
+            found.append([*ends, *(finding for _, finding in places)][: digests.FINDINGS_MAX])
+        report.findings += [finding for findings in found for finding in findings]
+
+    async def _sums(self, session: Connection) -> list[Finding]:
+        found = []
         for numbers, query in PASSES:
             if self.sealer is None:  # else the digests tell how far it is
                 self.progress.tell(CHECKS[numbers[0]])
-            for row in await self._main.rows(query, self.through):
+            for row in await session.rows(query, self.through):
                 check = CHECKS[row["number"]]
-                found = Finding(check, row["card_id"], row["version"], row["what"])
-                self.report.findings.append(found)
-        await self._main.script(BY_CARD)
-        _, faults = await self._main.unit(lambda raw: rows.check_rows(raw, self.through))
-        self.report.findings += faults
+                found.append(Finding(check, row["card_id"], row["version"], row["what"]))
+        return found
+
+    async def _rows(self, session: Connection) -> list[Finding]:
+        await session.script(BY_CARD)
+        return await session.unit(lambda raw: rows.check_rows(raw, self.through))
+
+    async def _sample(self, session: Connection) -> list[Finding]:
+        """Replay some cards, and those whose links are not sealed yet."""
+
+        async def replay(raw: Any) -> tuple[int, int, list[Finding]]:
+            percent = min(100.0, 100.0 * SAMPLE_CARDS / max(self.report.cards, 1))
+            found = await raw.fetch(_SAMPLE, self.last.end.xid, percent, SAMPLE_CARDS, self.through)
+            cards = [row["card_id"] for row in found]
+            return await chains.replay_cards(raw, cards, self.through, lambda _links: None)
+
+        await session.script(BY_CARD)
+        report = self.report
+        report.replayed_links, report.replayed_cards, found = await session.unit(replay)
+        return found
 
     async def _digests(self, session: Connection, sealed: _Sealed) -> None:
+        await session.script(_IN_ORDER)
         while sealed.waiting and len(sealed.findings) < digests.FINDINGS_MAX:
             first, last = sealed.waiting.pop()
 
@@ -201,20 +227,17 @@ class _Verification:
             lambda raw: _check_checkpoints(raw, checkpoints)
         )
 
-    async def chains(self) -> None:
-        """Replay all cards, or a sample."""
+    async def all_chains(self) -> None:
+        """Replay all cards."""
         report = self.report
-        report.checks.append(chains.CHECK)
         await self._main.script(BY_CARD)
-        if self.full and report.links >= _WORTH_A_PROCESS:
+        if report.links >= _WORTH_A_PROCESS:
             ranges = await self._main.unit(lambda raw: ranges_of(raw, _PROCESSES, report.cards))
             result = await replay_in_parts(
                 self.url, self.snapshot, ranges, self.through, self._tell_chains
             )
         else:
-            cards: Any = (-(1 << 63), (1 << 63) - 1)
-            if not self.full:
-                cards = await self._main.unit(self._sample)
+            cards = (-(1 << 63), (1 << 63) - 1)
             result = await self._main.unit(
                 lambda raw: chains.replay_cards(raw, cards, self.through, self._tell_chains)
             )
@@ -222,12 +245,7 @@ class _Verification:
         report.findings += found
 
     def _tell_chains(self, links: int) -> None:
-        self.progress.tell(chains.CHECK, links, self.report.links if self.full else 0)
-
-    async def _sample(self, raw: Any) -> list[int]:
-        percent = min(100.0, 100.0 * SAMPLE_CARDS / max(self.report.cards, 1))
-        found = await raw.fetch(_SAMPLE, self.last.end.xid, percent, SAMPLE_CARDS, self.through)
-        return [row["card_id"] for row in found]
+        self.progress.tell(chains.CHECK, links, self.report.links)
 
 
 class _Sealed:
