@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,7 @@ def main() -> int:
         print(report(results))
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    warnings.filterwarnings("ignore", ".*TripleDES")  # what the terminals have
     clear_scratch()
     done = results.done(options.seed)
     deadline = time.monotonic() + 60 * (options.minutes or 1e6)

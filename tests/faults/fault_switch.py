@@ -68,6 +68,8 @@ class BrokenSwitch(Demo):
     def __init__(self, directory: Path, **options: object) -> None:
         super().__init__(directory)
         self._options = options
+        self.mac_keys: dict[str, list[bytes]] = {}
+        """By terminal, those of terminals whose keys were changed."""
         self._starts = 0
         self._adopted = False
 

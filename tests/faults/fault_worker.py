@@ -21,6 +21,7 @@ from switch import worker
 from switch.connection import Connection
 from switch.intake import Intake
 from switch.journal.journal import JournalSession, Outcome
+from switch.key_desk import KeyDesk
 from switch.pipeline import Pipeline
 from switch.reservation.store import ReservationStore
 
@@ -34,6 +35,14 @@ POINTS = (
     "half-sent",  # a reply is out to its middle
     "half-told",  # some of the batch's replies are out
     "told",  # all replies out, the cards not given back
+)
+KEY_POINTS = (
+    "key-asked",  # a terminal wants a new key, none is made
+    "key-sent",  # the new key is on its way to Postgres
+    "key-kept",  # durable, and the terminal not told
+    "key-told",  # the terminal has it, and nothing else is done
+    "key-used",  # first used, and that not noted
+    "key-noted",  # noted as used, and what follows from it not read
 )
 
 
@@ -134,6 +143,39 @@ def wrap(plan: Plan) -> None:
     Connection.send = dying_send  # type: ignore[method-assign]
 
 
+def wrap_desk(plan: Plan) -> None:
+    hand_out: Callable[..., Any] = KeyDesk._hand_out
+    note: Callable[..., Any] = KeyDesk._note_first_uses
+    reply: Callable[..., Any] = Intake.reply
+
+    async def dying_hand_out(self: KeyDesk, received: Any) -> Any:
+        if plan.due("key-asked"):
+            die()
+        if plan.due("key-sent"):
+            threading.Timer(random.uniform(0.0005, 0.006), die).start()
+        answer = await hand_out(self, received)
+        if plan.due("key-kept"):
+            die()
+        return answer
+
+    async def dying_note(self: KeyDesk) -> None:
+        there_are = bool(self._intake.first_uses)
+        if there_are and plan.due("key-used"):
+            die()
+        await note(self)
+        if there_are and plan.due("key-noted"):
+            die()
+
+    def dying_reply(self: Intake, answers: Any) -> None:
+        reply(self, answers)
+        if any("KB" in received.private for received, _ in answers) and plan.due("key-told"):
+            die()
+
+    KeyDesk._hand_out = dying_hand_out  # type: ignore[method-assign]
+    KeyDesk._note_first_uses = dying_note  # type: ignore[method-assign]
+    Intake.reply = dying_reply  # type: ignore[method-assign]
+
+
 def own_cache(file: Path) -> Path:
     """The worker's file, with the cache that this worker alone has been given."""
     document = json.loads(file.read_bytes())
@@ -146,5 +188,7 @@ def own_cache(file: Path) -> Path:
 
 if __name__ == "__main__":
     file = own_cache(Path(sys.argv[1]))
-    wrap(Plan(Path(json.loads(file.read_bytes())["data_dir"])))
+    plan = Plan(Path(json.loads(file.read_bytes())["data_dir"]))
+    wrap(plan)
+    wrap_desk(plan)
     sys.exit(worker.run_worker(file))

@@ -10,40 +10,89 @@ import signal
 import time
 from collections.abc import Callable
 
+from fault_invariants import check, demand
+from fault_keys import KeyTill
 from fault_round import Scene, fault
 from fault_stack import Apart
 from fault_switch import WORKERS, eventually
-from fault_worker import POINTS
+from fault_worker import KEY_POINTS, POINTS
 
 _DEATHS = 8
+_KEY_TILLS = 4  # the last ones: nobody else sells at them
 _STALE = "cardswitch_batch_refusals_total"
+
+
+def until_dead(scene: Scene, point: str, after: tuple[int, int]) -> None:
+    """Workers end themselves at one point, at its n-th passage, until enough have."""
+    switch = scene.switch
+    plan, deaths = switch.data_dir / "fault-plan.json", switch.data_dir / "fault-deaths"
+    draft = plan.with_suffix(".draft")
+    for old in deaths.glob("*"):
+        old.unlink()
+    wanted = 2 if scene.brief else _DEATHS
+    draft.write_text(json.dumps({"point": point, "after": after, "deaths": wanted}))
+    draft.rename(plan)
+    eventually(lambda: len(list(deaths.glob("*"))) == wanted, 60)
+    plan.unlink()
+    scene.counts["kills"] += wanted
 
 
 def at_point(point: str) -> Callable[[Scene], None]:
     def play(scene: Scene) -> None:
         """Workers end themselves at one point of a batch's way."""
-        switch = scene.switch
-        plan, deaths = switch.data_dir / "fault-plan.json", switch.data_dir / "fault-deaths"
-        draft = plan.with_suffix(".draft")
-        for old in deaths.glob("*"):
-            old.unlink()
-        wanted = 2 if scene.brief else _DEATHS
         with scene.load() as load:
-            draft.write_text(json.dumps({"point": point, "after": [3, 25], "deaths": wanted}))
-            draft.rename(plan)
-            eventually(lambda: len(list(deaths.glob("*"))) == wanted, 60)
-            plan.unlink()
+            until_dead(scene, point, (3, 25))
             answered = load.answered
             eventually(lambda: load.answered > answered + 60, 60)
         seen = scene.judge()
         scene.met(seen.unanswered > 0, "no request was hit")
-        scene.counts["kills"] += wanted
+
+    return play
+
+
+def at_key_point(point: str) -> Callable[[Scene], None]:
+    def play(scene: Scene) -> None:
+        """Workers end themselves at one point of a change of keys: nobody may be turned away."""
+        switch = scene.switch
+        tills = []
+        for entry in switch.pos_entries[-_KEY_TILLS:]:
+            first = [bytes.fromhex(entry["mac_key"])]
+            keys = switch.mac_keys.setdefault(entry["id"], first)
+            tills.append(KeyTill(switch, entry, f"{scene.seed} {entry['id']}", keys))
+        for till in tills:
+            till.start()
+        try:
+            until_dead(scene, point, (1, 3))
+            changes = [till.changes for till in tills]
+            eventually(
+                lambda: (
+                    all(till.changes > n for till, n in zip(tills, changes, strict=True))
+                    or any(till.problems for till in tills)
+                ),
+                60,
+            )
+        finally:
+            for till in tills:
+                till.stop()
+        for till in tills:
+            demand(not till.problems, "a terminal whose key changed", till.problems)
+            demand(set(till.codes) == {"00"}, "a sale under a key that is good", till.codes)
+            demand(till.spent() == till.codes["00"], "sales and what the cards lost", till.codes)
+            scene.counts["messages"] += till.codes["00"] + till.lost["sales"]
+            scene.counts["requests"] += till.codes["00"]
+            scene.counts["approvals"] += till.codes["00"]
+            scene.counts["repeats"] += till.lost["sales"]
+            scene.counts["key changes"] += till.changes
+            scene.counts["keys asked for again"] += till.lost["keys"]
+        check(switch.postgres_url, [])
 
     return play
 
 
 for _point in POINTS:
     fault("F1", f"kill -9 of workers: {_point}", Apart)(at_point(_point))
+for _point in KEY_POINTS:
+    fault("F1", f"kill -9 of workers: {_point}", Apart)(at_key_point(_point))
 
 
 def kill_at(scene: Scene, pid: int) -> float:

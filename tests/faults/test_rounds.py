@@ -25,6 +25,7 @@ from fault_stack import Apart, Plain, Stack
 
 from tests.client.messages import Card, Reply
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*TripleDES")
 SEED = "tests"
 OF_ALL_KINDS = [one for several in faults().values() for one in several]
 LONG = {
@@ -32,6 +33,7 @@ LONG = {
     "two workers stand still for 7 s, then go on",
     "kill -9 of workers: parsed",
     "kill -9 of workers: half-told",
+    *(f"kill -9 of workers: key-{point}" for point in ("asked", "kept", "noted")),
     "CLIENT PAUSE: alive, and answers nobody",
     "FUNCTION FLUSH again and again",
     "SIGINT (fast) of the postmaster",
