@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import socket
 import ssl
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ _SETTINGS = {
 }
 _DEAD_PEER_S = 10
 """A server's machine that is gone without a word is given up after so long."""
+_PEER_CLOSED = getattr(select, "POLLRDHUP", 0)
+"""Not every system tells of a half that is closed; of a whole one and of errors all do, unasked."""
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 # Types of backend messages
@@ -116,6 +119,8 @@ class JournalConnection:
         self._messages = Messages()
         self._statements: dict[str, _Statement] = {}
         self._closed = False
+        self._hang_ups = select.poll()
+        self._hang_ups.register(_socket_of(stream), _PEER_CLOSED)
         self.warned = False
         """The server warned, as it does when it gives up waiting for its standby: what was
         committed may not be safe. Its words are not looked at, they come in its language."""
@@ -179,8 +184,12 @@ class JournalConnection:
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is known to be gone."""
+        """Whether a call has failed here, or somebody closed it."""
         return self._closed
+
+    def hung_up(self) -> bool:
+        """Whether the server has closed its end while nobody called: the kernel knows."""
+        return bool(self._hang_ups.poll(0))
 
     async def value(self, query: str, *args: Any, timeout_s: float | None = None) -> Any:
         """The first column of the first row; None where there is no row."""
@@ -293,10 +302,7 @@ class JournalConnection:
     def discard(self) -> None:
         """Close without waiting for the server."""
         self._closed = True
-        stream = self._stream
-        base = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-        if isinstance(base, trio.SocketStream):
-            base.socket.close()
+        _socket_of(self._stream).close()
 
     async def close(self) -> None:
         """Close in good order, within a second."""
@@ -332,6 +338,12 @@ async def _secured(stream: trio.SocketStream, address: ServerAddress, host: str)
     if answer != b"N" or address.ssl_mode != "prefer":
         raise ConnectionLost("the server has no TLS")
     return stream
+
+
+def _socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType:
+    base = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    assert isinstance(base, trio.SocketStream)
+    return base.socket
 
 
 async def _drop(stream: trio.abc.Stream | None) -> None:

@@ -149,10 +149,15 @@ class JournalSession:
         """How often a commit's outcome had to be found out."""
 
     async def connect(self) -> JournalConnection:
-        """The live connection; JournalDown when there is none to be had."""
+        """The live connection; JournalDown when there is none to be had.
+
+        One that was lost while it was idle is replaced: a server that is back turns nobody away.
+        """
         connection = self._connection
         if connection is not None and not connection.closed:
-            return connection
+            if not connection.hung_up():
+                return connection
+            self._drop()
         try:
             self._connection = await JournalConnection.open(self._url)
             missing = await self._missing(self._connection)

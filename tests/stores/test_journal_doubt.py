@@ -220,6 +220,25 @@ async def test_a_doubt_that_ends_at_a_foreign_state_says_so(
     assert await counts(owner, mine) == (0, 0, 0)
 
 
+async def test_a_connection_lost_while_idle_is_not_even_in_doubt(
+    owner: Connection, session: Sessions
+) -> None:
+    """The server is long back when something is asked: nobody is turned away."""
+    rows = await new_cards(owner, 1)
+    downs: list[str] = []
+    journal = session(on_down=downs.append)
+
+    async def lose() -> None:
+        pid = await backend(journal)
+        assert await owner.value("select pg_terminate_backend($1, $2)", pid, 1_000 * WAIT_S)
+
+    await lose()
+    arguments = batch(await journal.read_cards(list(rows)))
+    await lose()
+    assert await journal.append(arguments) is Outcome.COMMITTED
+    assert (downs, journal.outcomes_unknown) == ([], 0)
+
+
 # -- a standby that is not there ----------------------------------------------------------------
 
 
