@@ -29,7 +29,7 @@ _BUYERS = 4_000
 _FRAMES_PER_SECOND = 40_000
 """How many messages are built for each second of a closed loop: more than can be answered."""
 
-RATIOS_LEAST = {"switch / naive": 8.0, "switch / Postgres alone": 0.12}
+RATIOS_LEAST = {"switch / naive": 8.0, "switch / Postgres alone": 0.09}
 """What `--check` asks for. Below the medians seen (docs/performance.md) by what machines vary."""
 
 

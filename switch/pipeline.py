@@ -427,8 +427,9 @@ class Lane:
     async def _read_rows(
         self, batch: Batch, known: dict[int, CardRow], rows: dict[int, CardRow]
     ) -> None:
-        """Rows that are not known, and of cards that are asked about: that tells no cache."""
+        """Rows not known, and of cards that may get no link: nothing tells of an old cache."""
         asked = {t.card_id for t in batch.tickets if t.request.operation in _TOLD_WITHOUT_LINK}
+        asked |= {t.other_id for t in batch.tickets if t.request.operation is Operation.TRANSFER}
         unread = [card for card in batch.card_ids if card not in known or card in asked]
         for card_id in unread:
             rows.pop(card_id, None)

@@ -119,6 +119,13 @@ MUTANTS = (
         "            except JournalDown:\n                raise\n",
         (f"{_STORES}journal_doubt.py::test_a_doubt_lasts_while_no_server_can_be_reached",),
     ),
+    Mutant(
+        "a connection that was lost while idle is used once more",
+        "switch/journal/journal.py",
+        "            if not connection.hung_up():\n",
+        "            if True:\n",
+        (f"{_STORES}journal_doubt.py::test_a_connection_lost_while_idle_is_not_even_in_doubt",),
+    ),
     # The pipeline
     Mutant(
         "answers leave before the commit",
@@ -142,6 +149,17 @@ MUTANTS = (
         "if card not in known or card in asked]",
         "if card not in known]",
         (f"{_PIPELINE}a_balance_is_read_from_the_row_whatever_the_cache_says",),
+    ),
+    Mutant(
+        "a receiver that cannot receive is believed without its row",
+        "switch/pipeline.py",
+        "        asked |= {t.other_id for t in batch.tickets"
+        " if t.request.operation is Operation.TRANSFER}\n",
+        "",
+        (
+            "tests/switch/test_pipeline_two_cards.py::"
+            "test_that_a_receiver_cannot_receive_is_read_from_its_row",
+        ),
     ),
     Mutant(
         "a lane is cancelled in its batch",

@@ -58,9 +58,12 @@ class Judge:
         self._told: set[str] = set()
         """Keys of requests that were told of by an advice: it bars them, card by card."""
         self._first_arrival: dict[tuple[str, int], int] = {}
+        self._arrived: dict[tuple[str, str], int] = {}
+        """Of each message: how many links there were when it first came."""
         for delivery in story.deliveries:
             message = delivery.message
             self._messages[message["key"], message["content"]] = message
+            self._arrived.setdefault((message["key"], message["content"]), delivery.arrived_at)
             if message["op"] == "reversal" or message["bars"]:
                 self._barring.add(message["names_key"])
                 bars = message["names_key"], message["card"]
@@ -79,11 +82,10 @@ class Judge:
         for at, link in enumerate(self._database.links):
             self._committed[link["card_id"]].append(at)
             self._under_key[link["request_key"].hex()].append((link["card_id"], at))
-        self._spans: dict[int, tuple[int, int]] = {}
-        """Where a batch's links begin and end in the journal."""
+        self._ends: dict[int, int] = {}
+        """Where a batch's links end in the journal."""
         for at, link in enumerate(self._database.links):
-            first, _ = self._spans.get(link["batch_id"], (at, 0))
-            self._spans[link["batch_id"]] = first, at + 1
+            self._ends[link["batch_id"]] = at + 1
         self._unfit: list[tuple[dict[str, Any], int, int]] = []
         """Links that say something of another card as it was then, and what."""
         self._models: dict[int, CardModel] = {}
@@ -241,12 +243,12 @@ class Judge:
         self._check_postings(message, {"effect": link["effect"], "way": True}, link)
 
     def _check_receivers(self) -> None:
-        """Which cards could not receive, could not at the time."""
+        """Which cards could not receive, could not at some time since they were asked to."""
         for link, card_id, amount in self._unfit:
             model = self._models.get(card_id)
             if model is None:
                 continue
-            first, last = self._spans[link["batch"]]
+            first, last = self._arrived[link["key"], link["content"]], self._ends[link["batch"]]
             versions = range(self._version_at(card_id, first), self._version_at(card_id, last) + 1)
             states = [self._states[card_id][version] for version in versions]
             unfit = [s != ACTIVE or not model.has_room(amount, a + h) for a, h, s in states]
