@@ -358,10 +358,21 @@ def charge_nobody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rules.dormancy, "_is_due", lambda *args: False)
 
 
+FINDERS = {
+    "charge_nobody": 192,
+    "give_back_more_than_the_receiver_has": 1684,
+    "receive_more_than_a_card_may_have": 319,
+    "undo_a_return_whose_sale_is_undone": 690,
+}
+"""Where to look first for what few seeds find. All others are looked at when that finds nothing."""
+
+
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     BUGS[name](monkeypatch)
-    found = next((seed for seed in SEEDS if fault_of(draw(seed))), None)
+    first = FINDERS.get(name, SEEDS[0])
+    assert first in SEEDS
+    found = next((seed for seed in (first, *SEEDS) if fault_of(draw(seed))), None)
     assert found is not None, f"{len(SEEDS)} seeds see nothing"
     monkeypatch.undo()
     assert fault_of(draw(found)) == "", "the seed fails without the bug"
