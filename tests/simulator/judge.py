@@ -79,12 +79,11 @@ class Judge:
         self._committed: dict[int, list[int]] = defaultdict(list)
         self._under_key: dict[str, list[tuple[int, int]]] = defaultdict(list)
         """Per key: the cards it is known on, and since how many links in the journal."""
-        for at, link in enumerate(self._database.links):
-            self._committed[link["card_id"]].append(at)
-            self._under_key[link["request_key"].hex()].append((link["card_id"], at))
         self._ends: dict[int, int] = {}
         """Where a batch's links end in the journal."""
         for at, link in enumerate(self._database.links):
+            self._committed[link["card_id"]].append(at)
+            self._under_key[link["request_key"].hex()].append((link["card_id"], at))
             self._ends[link["batch_id"]] = at + 1
         self._unfit: list[tuple[dict[str, Any], int, int]] = []
         """Links that say something of another card as it was then, and what."""

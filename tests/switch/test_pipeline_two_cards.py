@@ -384,7 +384,7 @@ async def test_a_reversal_that_learns_when_its_batch_was_split_is_not_overtaken(
 
 
 async def test_a_stale_pair_is_decided_again_whole(autojump_clock: MockClock) -> None:
-    """The cache says the sender is as it was; the row says more, of either card."""
+    """The cache says the sender is as it was; its row says more."""
     house = House(lanes=1)
     house.cards(1, 2)
     house.states.update(house.journal.rows)
