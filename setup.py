@@ -13,12 +13,16 @@ COMPILE = [OPTIMIZE, "-Wall", "-Wno-unused-function", "-fno-strict-aliasing"]
 
 
 def module(name: str, *sources: str) -> Extension:
-    """One extension `fastpath.name` from its .pyx and the C files it stands on."""
+    """One extension `fastpath.name` from its .pyx and the C files it stands on.
+
+    They are built at the same time: a C file is compiled for one module, and another one that needs
+    it takes it in (`tokens` does so with aes.c).
+    """
     return Extension(
         f"fastpath.{name}",
         [f"fastpath/{name}.pyx", *(f"{CSRC}/{source}" for source in sources)],
         include_dirs=[CSRC],
-        depends=[str(header) for header in sorted(Path(CSRC).glob("*.h"))],
+        depends=[str(source) for source in sorted(Path(CSRC).glob("*.[ch]"))],
         extra_compile_args=COMPILE,
     )
 
@@ -30,7 +34,7 @@ setup(
             module("codec"),
             module("mac", "des.c", "aes.c"),
             module("token_entries"),
-            module("tokens", "aes.c"),
+            module("tokens"),
             module("directory"),
             module("batch"),
             module("reader"),
@@ -38,5 +42,6 @@ setup(
             module("pgwire"),
         ],
         compiler_directives={"language_level": "3", "embedsignature": True},
-    )
+    ),
+    options={"build_ext": {"parallel": os.cpu_count()}},
 )

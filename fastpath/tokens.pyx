@@ -36,7 +36,7 @@ cdef extern from "Python.h":
 cdef extern from "secret.h" nogil:
     void wipe(void *memory, size_t size)
 
-cdef extern from "aes.h" nogil:
+cdef extern from "aes.c" nogil:  # the source: it is compiled into this module
     ctypedef struct aes_key:
         pass
     const aes_key *block_key(const aes_cmac_key *key)
