@@ -181,12 +181,17 @@ def main() -> int:
     address = (demo["switch"]["host"], arguments.port or demo["switch"]["port"])
     links = [LoadLink(address, packager) for _ in range(arguments.links)]
     per_link = -(-arguments.frames // len(links))
-    for at, link in enumerate(links):
+    sources = []
+    for at in range(len(links)):
         # links that share a terminal share its numbers, too
         first = arguments.first_stan + at // len(terminals) * per_link
         terminal = terminals[at % len(terminals)]
         numbers = {"count": per_link, "first_stan": first, "seed": at, "drop": arguments.drop}
-        link.frames.extend(build_frames(demo, packager, terminal, scenario, **numbers))
+        sources.append(build_frames(demo, packager, terminal, scenario, **numbers))
+    # All links' side by side: what is sent later tells a later time of day, on whichever link.
+    for frames in zip(*sources, strict=True):
+        for link, frame in zip(links, frames, strict=True):
+            link.frames.append(frame)
     load = Load(links)
     print("go", file=sys.stderr, flush=True)
     if arguments.rate:

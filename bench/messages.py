@@ -28,7 +28,7 @@ __all__ = [
     "terminals_for",
 ]
 
-_BUILT_AT_ONCE = 4096
+_BUILT_AT_ONCE = 256
 _STAN_COUNT = 1_000_000
 _DROP_CARDS = 64
 """The last active cards, which only drops use: each is worth one purchase as long as none has."""

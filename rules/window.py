@@ -22,7 +22,8 @@ WINDOW_LENGTH = 16
 _ENTRY = KEY_LENGTH + 4
 _HEADER = 4
 _EMPTY = bytes(_HEADER)
-_FOREVER = 0xFFFFFFFF
+_BEGINNING = 1
+"""The earliest instant that a key can have."""
 
 
 class Window:
@@ -63,6 +64,6 @@ class Window:
             return self._data
         dropped = int.from_bytes(self._data[:_HEADER], "big")
         for at in range(_HEADER, _HEADER + surplus, _ENTRY):
-            # A key without an instant can come again at any time: nothing is surely new after it.
-            dropped = max(dropped, key_instant(self._data[at : at + 4]) or _FOREVER)
+            # One without an instant leaves a trace, too: another such key is never surely new then.
+            dropped = max(dropped, key_instant(self._data[at : at + 4]), _BEGINNING)
         return dropped.to_bytes(_HEADER, "big") + self._data[_HEADER + surplus :]

@@ -117,7 +117,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     # The pipeline of one worker.
     batch_max: int = 256  # requests one batch takes at most
-    lanes: int = 2  # batches of one worker between reservation and commit at the same time
+    lanes: int = 4  # batches of one worker between reservation and commit at the same time
     queue_max: int = 8_192  # requests that wait for a batch; the next one is answered 91
 
     # Links.

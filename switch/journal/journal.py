@@ -51,7 +51,8 @@ _LINK_COLUMNS = """
 """
 
 # Links by key (of any card: a key under another card is reported too), by transaction id, all that
-# undid something on these cards, and what a link with one of these keys undid.
+# undid something on these cards, and what a link with one of these keys undid. Whole chains are read
+# for transaction ids and approval codes alone: most of what is asked for is a key.
 _READ_HISTORY = f"""
 select {_LINK_COLUMNS} from link l
 where l.request_key = any($1::bytea[]) and l.month >= $4
@@ -60,7 +61,8 @@ select {_LINK_COLUMNS} from link l
 where l.card_id = any($2::bigint[]) and l.undoes > 0 and l.month >= $4
 union all
 select {_LINK_COLUMNS} from link l
-where l.card_id = any($2::bigint[]) and l.month >= $4
+where cardinality($3::text[]) + cardinality($5::text[]) > 0
+  and l.card_id = any($2::bigint[]) and l.month >= $4
   and (l.tx = any($3::text[]) or right(l.tx, 6) = any($5::text[]))
 union all
 select {_LINK_COLUMNS} from link u

@@ -237,9 +237,11 @@ MUTANTS = (
     Mutant(
         "a key without an instant is forgotten without a trace",
         "rules/window.py",
-        "key_instant(self._data[at : at + 4]) or _FOREVER",
-        "key_instant(self._data[at : at + 4])",
-        (f"{_RULES}window.py::test_after_a_key_without_an_instant_nothing_is_surely_new",),
+        "key_instant(self._data[at : at + 4]), _BEGINNING)",
+        "key_instant(self._data[at : at + 4]))",
+        (
+            f"{_RULES}window.py::test_after_a_key_without_an_instant_no_other_such_key_is_surely_new",
+        ),
     ),
     Mutant(
         "a batch forgets its own first keys",

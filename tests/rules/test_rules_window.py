@@ -76,10 +76,12 @@ def test_the_latest_instant_dropped_stays_known() -> None:
     assert window.surely_knows(key(901))
 
 
-def test_after_a_key_without_an_instant_nothing_is_surely_new() -> None:
+def test_after_a_key_without_an_instant_no_other_such_key_is_surely_new() -> None:
     window = Window(filled([key(0, "batch number"), *(key(50, n) for n in range(16))]).encode())
     assert not window.surely_knows(key(0, "batch number"))
-    assert not window.surely_knows(key(4_000_000_000))
+    assert not window.surely_knows(key(0, "another"))
+    # One with an instant cannot be the one that was dropped.
+    assert window.surely_knows(key(50, "new"))
 
 
 @pytest.mark.parametrize("shift", range(1, ENTRY))
