@@ -51,8 +51,8 @@ _LINK_COLUMNS = """
 """
 
 # Links by key (of any card: a key under another card is reported too), by transaction id, all that
-# undid something on these cards, and what a link with one of these keys undid. Whole chains are read
-# for transaction ids and approval codes alone: most of what is asked for is a key.
+# undid something on these cards, and what a link with one of these keys undid. Whole chains are
+# only read for transaction ids and approval codes: most of what is asked for is a key.
 _READ_HISTORY = f"""
 select {_LINK_COLUMNS} from link l
 where l.request_key = any($1::bytea[]) and l.month >= $4
