@@ -21,6 +21,7 @@ _PAGE = 2_000
 _FINDINGS_MAX = 20
 _HEADER = 4
 _ENTRY = 20
+_BEGINNING = b"\0\0\0\1"
 _decode_state = msgspec.msgpack.Decoder(CardState).decode
 
 
@@ -92,6 +93,5 @@ def _window(row: Any) -> bytes:
     dropped = max(dropped, before[:_HEADER] or bytes(_HEADER))
     surplus = len(old) + len(keys) - WINDOW_LENGTH * _ENTRY
     for at in range(0, min(max(surplus, 0), len(old)), _ENTRY):
-        instant = old[at : at + 4]
-        dropped = max(dropped, b"\xff\xff\xff\xff" if instant == bytes(4) else instant)
+        dropped = max(dropped, old[at : at + 4], _BEGINNING)
     return dropped + old[max(surplus, 0) :] + keys

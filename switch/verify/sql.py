@@ -177,7 +177,8 @@ PASSES: tuple[tuple[tuple[int, ...], str], ...] = (
     ),
 )
 
-# What a card's window must hold: the keys of its newest links, and the latest instant of the older.
+# What a card's window must hold: the keys of its newest links, and the latest instant of the older,
+# of which one without an instant counts as the earliest.
 WINDOWS = """
 select coalesce(c.card_id, l.card_id) as card_id, c.version, c.batch_id, c.status,
        c.ecash_available, c.ecash_held,
@@ -192,7 +193,7 @@ full join (
            string_agg(request_key || int4send(version), ''::bytea order by version)
                filter (where place <= $2) as keys,
            max(case when place > $2 then
-               case substr(request_key, 1, 4) when '\\x00000000' then 'ffffffff'
+               case substr(request_key, 1, 4) when '\\x00000000' then '00000001'
                else encode(substr(request_key, 1, 4), 'hex') end end) as dropped
     from (
         select card_id, version, month, request_key,
