@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _BUILT_AT_ONCE = 256
+"""Under one time of day, their MACs in one call."""
 _STAN_COUNT = 1_000_000
 _DROP_CARDS = 64
 """The last active cards, which only drops use: each is worth one purchase as long as none has."""

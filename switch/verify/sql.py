@@ -192,9 +192,8 @@ full join (
     select card_id, max(version) as last, max(month) as last_month,
            string_agg(request_key || int4send(version), ''::bytea order by version)
                filter (where place <= $2) as keys,
-           max(case when place > $2 then
-               case substr(request_key, 1, 4) when '\\x00000000' then '00000001'
-               else encode(substr(request_key, 1, 4), 'hex') end end) as dropped
+           max(greatest(encode(substr(request_key, 1, 4), 'hex'), '00000001'))
+               filter (where place > $2) as dropped
     from (
         select card_id, version, month, request_key,
                row_number() over (partition by card_id order by version desc) as place

@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 
 from tests.client.demo import Demo, eventually, running_demo
-from tests.client.messages import Card, Reply
+from tests.client.messages import Card
 from tests.client.terminal import Terminal
 
 LOT_EXPIRY, LOT_RENEWAL, DORMANCY_FEE = 17, 18, 19
@@ -251,8 +251,10 @@ def test_a_day_that_ends_takes_every_lot_once_whoever_dies(demo: Demo) -> None:
         eventually(lambda: desk.load(cards[0], 1, **terms).code == "00", PATIENCE_S)
         given = [desk.load(card, 1_000 + n, **terms) for n, card in enumerate(cards)]
         # Nor has every worker read that the limit which the test above lowered is back.
-        kept = eventually(lambda: approved(desk.hold(cards[0], 1_001)), PATIENCE_S)
-    assert {reply.code for reply in given} == {"00"}
+        kept = eventually(
+            lambda: (held := desk.hold(cards[0], 1_001)).approved and held, PATIENCE_S
+        )
+    assert {reply.code for reply in (*given, kept)} == {"00"}
     ids = [card_id(demo, reply.tx) for reply in given]
     move_day(demo, after_min)
     kill_workers(demo, rounds=3)
@@ -315,11 +317,6 @@ def test_an_idle_card_pays_once_a_month_whoever_dies(demo: Demo) -> None:
         (f"fee:{PROMOTIONS}", FEE_MINOR)
     ] * len(ids)
     whole(demo)
-
-
-def approved(reply: Reply) -> Reply | None:
-    """The reply, where it says yes."""
-    return reply if reply.code == "00" else None
 
 
 def move_day(demo: Demo, minutes: int) -> None:
