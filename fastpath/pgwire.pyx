@@ -30,6 +30,8 @@ cdef extern from *:
 __all__ = [
     "MESSAGE_BYTES_MAX",
     "Messages",
+    "RowImage",
+    "RowShape",
     "bind_execute",
     "decode_row",
     "message",
@@ -52,9 +54,12 @@ cdef enum:
     VOID = 2278
     XID8 = 5069
 
+cdef enum:
+    COLUMNS_MAX = 31
+
 cdef dict _ELEMENT_OF = {
     1001: BYTEA, 1005: INT2, 1007: INT4, 1016: INT8, 1009: TEXT, 1014: BPCHAR, 1015: VARCHAR,
-    1003: NAME,
+    1000: BOOL, 1003: NAME, 1185: TIMESTAMPTZ,
 }
 _EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 _EPOCH_DAY = datetime.date(2000, 1, 1).toordinal()
@@ -371,3 +376,91 @@ def decode_row(bytes body, tuple oids):
     if size < 2 or (data[0] << 8 | data[1]) != len(oids):
         raise ValueError("a row of another width")
     return _values(data, size, 2, len(oids), oids, "row")
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class RowShape:
+    """The columns of rows that are read in the form of Postgres' `record_send`: names and types."""
+
+    cdef dict _places
+    cdef Py_ssize_t _count
+    cdef uint32_t _oids[COLUMNS_MAX]
+
+    def __init__(self, names, oids):
+        """ValueError unless there are as many names as types, at most 31."""
+        if not len(names) == len(oids) <= COLUMNS_MAX:
+            raise ValueError("no shape of a row")
+        self._places = {name: place for place, name in enumerate(names)}
+        self._count = len(oids)
+        for place, oid in enumerate(oids):
+            self._oids[place] = oid
+
+    def open(self, bytes image):
+        """The row; its values are made when they are asked for. ValueError for another shape."""
+        cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(image)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(image), at = 4, place
+        cdef int32_t length
+        cdef RowImage row = RowImage.__new__(RowImage)
+        if size < 4 or <Py_ssize_t>_word_at(data, 0) != self._count:
+            raise ValueError("a row of another width")
+        for place in range(self._count):
+            if at + 8 > size:
+                raise ValueError("a cut row")
+            length = <int32_t>_word_at(data, at + 4)
+            if _word_at(data, at) != self._oids[place] or length > size - at - 8:
+                raise ValueError("a row of other types, or cut")
+            at += 8
+            row._ends[place] = at + length if length >= 0 else -1
+            row._begins[place] = at
+            if length > 0:
+                at += length
+        if at != size:
+            raise ValueError("more than a row")
+        row.image = image
+        row._shape = self
+        return row
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class RowImage:
+    """A row in its binary form, to be read by column, by place, or by a slice of places."""
+
+    cdef readonly bytes image
+    cdef RowShape _shape
+    cdef int32_t _begins[COLUMNS_MAX]
+    cdef int32_t _ends[COLUMNS_MAX]
+
+    def __init__(self):
+        raise TypeError("RowShape.open makes it")
+
+    cdef object _at(self, Py_ssize_t place):
+        cdef int32_t begin = self._begins[place]
+        if self._ends[place] < 0:
+            return None
+        return _value(
+            self._shape._oids[place],
+            <const uint8_t*>PyBytes_AS_STRING(self.image) + begin,
+            self._ends[place] - begin,
+        )
+
+    def __len__(self):
+        return self._shape._count
+
+    def __iter__(self):
+        return iter(self[:])
+
+    def __getitem__(self, key):
+        """KeyError, IndexError where there is no such column; `image` is the whole row."""
+        cdef Py_ssize_t place
+        if isinstance(key, str):
+            if key == "image":
+                return self.image
+            return self._at(self._shape._places[key])
+        if isinstance(key, slice):
+            return tuple([self._at(place) for place in range(*key.indices(self._shape._count))])
+        place = key
+        if not 0 <= place < self._shape._count:
+            raise IndexError(key)
+        return self._at(place)

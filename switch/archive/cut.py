@@ -24,12 +24,8 @@ from switch.archive.files import (
 )
 from switch.archive.making import add_entries, prepare
 from switch.archive.openings import digest_of, rows_of
-from switch.projections.reading import (
-    LINK_COLUMNS,
-    LINK_IMAGE,
-    position_of,
-    with_postings,
-)
+from switch.projections.images import LINK_COLUMNS, LINK_IMAGE
+from switch.projections.reading import position_of, with_postings
 from switch.projections.sealing import Block, Sealer, block_from_row
 from switch.signing import SigningKey
 from switch.verify.digests import Foreign, blocks_digest, check_span, foreign_of, spans

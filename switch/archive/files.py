@@ -18,8 +18,15 @@ from typing import IO, Any
 
 import msgspec
 
-from switch.projections.images import LINK_TYPES, POSTING_TYPES, link_image, posting_image
-from switch.projections.reading import LINK_COLUMNS, POSTING_COLUMNS, Entry, Position, position_of
+from switch.projections.images import (
+    LINK_COLUMNS,
+    LINK_TYPES,
+    POSTING_COLUMNS,
+    POSTING_TYPES,
+    link_image,
+    posting_image,
+)
+from switch.projections.reading import Entry, Position, position_of
 from switch.signing import SigningKey, is_signed
 
 __all__ = [

@@ -27,6 +27,10 @@ __all__ = ["BatchRejected", "HistoryQuery", "JournalDown", "JournalSession", "Ou
 
 _APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 52)) + ")"
 
+_STALE = "CS002"
+"""How `append_batch` ends where only some of the cards are as the batch expects: it never goes in,
+however often it was sent, since none of the others comes back to what it was."""
+
 _READ_CARDS = """
 select c.card_id, c.programme_id, p.currency, c.expiry, c.pvv, c.code_digest, c.face_value_minor,
        c.limit_class, s.state, s.request_window
@@ -240,6 +244,8 @@ class JournalSession:
             except NOT_SENT as error:
                 raise BatchRejected(type(error).__name__) from None
             except STORE_ERRORS as error:
+                if isinstance(error, ServerError) and error.sqlstate == _STALE:
+                    return Outcome.STALE
                 if is_outcome_unknown(error):
                     in_doubt = True
                     self.outcomes_unknown += 1

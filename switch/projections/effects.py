@@ -103,7 +103,8 @@ class HoldRow:
     amount_minor: int = 0
     expires_at: datetime.datetime | None = None
     merchant_id: int | None = None
-    ended_by: int | None = None
+    ended_by: int = 0
+    """Version of the link that ended it; 0 while it is open."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

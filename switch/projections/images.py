@@ -1,4 +1,4 @@
-"""Rows as the bytes that digests are made of, for rows that do not come from Postgres.
+"""Rows as the bytes that digests are made of: read from Postgres, and made where they are not.
 
 `record_send`, the binary form of a row in Postgres: how many columns, then per column the number of
 its type, its length, and its value.
@@ -11,9 +11,38 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from switch.projections.reading import LINK_COLUMNS, POSTING_COLUMNS
+from fastpath.pgwire import RowShape
 
-__all__ = ["LINK_TYPES", "POSTING_TYPES", "link_image", "posting_image"]
+__all__ = [
+    "LINK_COLUMNS",
+    "LINK_IMAGE",
+    "LINK_SHAPE",
+    "LINK_TYPES",
+    "POSTING_COLUMNS",
+    "POSTING_IMAGE",
+    "POSTING_SHAPE",
+    "POSTING_TYPES",
+    "link_image",
+    "posting_image",
+]
+
+LINK_COLUMNS = """
+    month, batch_id, n, card_id, version, prev_batch_id, request_key, operation, response, tx,
+    purse, amount_minor, available_after, held_after, undoes, terminal_id, merchant_id,
+    batch_number, counts, counted_minor, posted_at, xid, body
+"""
+"""All that a link says, in the order in which digests are made of it: never to be changed. What is
+added to the table later goes into a new format of the digest."""
+
+POSTING_COLUMNS = """
+    month, batch_id, n, leg, card_id, debit_kind, debit_id, credit_kind, credit_id, amount_minor,
+    purse, currency
+"""
+
+LINK_IMAGE = f"record_send(row({LINK_COLUMNS}))"
+POSTING_IMAGE = f"record_send(row({POSTING_COLUMNS}))"
+"""A row as the bytes that digests are made of: Postgres' binary form, in which every value says its
+own type and length and has one form only. `link_image` and `posting_image` make the same bytes."""
 
 _DAY_ZERO = datetime.date(2000, 1, 1)
 _ZERO = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
@@ -79,12 +108,16 @@ _KINDS = {
 }
 
 
-def _kinds(columns: str) -> tuple[_Kind, ...]:
-    return tuple(_KINDS[name.strip()] for name in columns.split(","))
+def _names(columns: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in columns.split(","))
 
 
-_LINK = _kinds(LINK_COLUMNS)
-_POSTING = _kinds(POSTING_COLUMNS)
+_LINK = tuple(_KINDS[name] for name in _names(LINK_COLUMNS))
+_POSTING = tuple(_KINDS[name] for name in _names(POSTING_COLUMNS))
+
+LINK_SHAPE = RowShape(_names(LINK_COLUMNS), [kind.oid for kind in _LINK])
+POSTING_SHAPE = RowShape(_names(POSTING_COLUMNS), [kind.oid for kind in _POSTING])
+"""By these a row's image is read."""
 
 LINK_TYPES = tuple(kind.type for kind in _LINK)
 POSTING_TYPES = tuple(kind.type for kind in _POSTING)

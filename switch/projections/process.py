@@ -19,7 +19,9 @@ from pathlib import Path
 import msgspec
 import trio
 
-from switch.journal.bridge import STORE_ERRORS, Connection, bridge
+from switch.journal.connection import JournalConnection
+from switch.journal.server import ConnectionLost, ServerError
+from switch.journal.unit import UnitConnection
 from switch.logs import configure, event
 from switch.prepare import load_master_key, load_saved_settings
 from switch.projections.checkpoints import (
@@ -95,7 +97,7 @@ def project() -> int:
 async def _project(file: ProjectorFile, sealer: Sealer) -> None:
     data_dir = Path(file.data_dir)
     key = SigningKey.open(data_dir / SIGNING_KEY_FILE)
-    async with bridge(), trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_with_input, nursery.cancel_scope)
         nursery.start_soon(_end_with_signal, nursery.cancel_scope)
         nursery.start_soon(note_checkpoints, file.url, data_dir / CHECKPOINTS_FILE, key)
@@ -126,10 +128,10 @@ async def note_checkpoints(
     """Write a checkpoint into the data directory each minute in which the journal has grown."""
     noted = newest_block(path)
     while True:
-        with contextlib.suppress(*STORE_ERRORS):
-            connection = await Connection.open(url, timeout_s=5)
+        with contextlib.suppress(ConnectionLost, ServerError):
+            connection = await JournalConnection.open(url, timeout_s=5)
             try:
-                block = await connection.unit(last_block)
+                block = await last_block(UnitConnection(connection))
             finally:
                 await connection.close()
             if block.number < noted:

@@ -14,7 +14,9 @@ from typing import Any
 
 import trio
 
-from switch.journal.bridge import STORE_ERRORS, Connection
+from switch.journal.connection import JournalConnection
+from switch.journal.server import ConnectionLost, ServerError
+from switch.journal.unit import UnitConnection
 from switch.logs import event
 from switch.projections.effects import ProjectionFault, fold
 from switch.projections.reading import (
@@ -44,7 +46,10 @@ update projection_position set xid = $1, batch_id = $2, n = $3, links = links + 
        postings = postings + $5, posted_at = $6
 where (xid, batch_id, n) = ($7, $8, $9) returning true
 """
-_OF_PROGRAMME = "select card_id, programme_id from card where card_id = any($1::bigint[])"
+_OF_PROGRAMME = """
+select array_agg(card_id) as cards, array_agg(programme_id) as programmes
+from card where card_id = any($1::bigint[])
+"""
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +73,7 @@ async def step(
     until: Position = END,
     through: datetime.date = datetime.date.min,
 ) -> int:
-    """One step; how many links it took. On the asyncio side: one crossing.
+    """One step; how many links it took. `raw` is asyncpg's connection, or a UnitConnection.
 
     Without a sealer no digests are made: for projections that are made anew. Links of months up to
     `through` are left out.
@@ -107,11 +112,13 @@ async def programmes_of(
     card_ids = {link["card_id"] for link, _ in entries}
     for _, postings in entries:
         for posting in postings:
-            for kind, account_id in (("debit_kind", "debit_id"), ("credit_kind", "credit_id")):
-                if posting[kind] == 1:
-                    card_ids.add(posting[account_id])
-    rows = await raw.fetch(_OF_PROGRAMME, list(card_ids))
-    return {row["card_id"]: row["programme_id"] for row in rows}.__getitem__
+            debit_kind, debit_id, credit_kind, credit_id = posting[5:9]
+            if debit_kind == 1:
+                card_ids.add(debit_id)
+            if credit_kind == 1:
+                card_ids.add(credit_id)
+    row = await raw.fetchrow(_OF_PROGRAMME, list(card_ids))
+    return dict(zip(row["cards"] or (), row["programmes"] or (), strict=True)).__getitem__
 
 
 async def run_projector(
@@ -123,15 +130,15 @@ async def run_projector(
     """
     while True:
         try:
-            connection = await Connection.open(url, timeout_s=5)
-        except STORE_ERRORS as error:
-            event(log, logging.WARNING, "projector-waits", error=type(error).__name__)
+            connection = await JournalConnection.open(url, timeout_s=5)
+        except (ConnectionLost, ServerError) as error:
+            event(log, logging.WARNING, "projector-waits", error=str(error))
             await trio.sleep(_RETRY_S)
             continue
         try:
             await _follow(connection, sealer, after_step)
-        except STORE_ERRORS as error:
-            event(log, logging.WARNING, "projector-lost-postgres", error=type(error).__name__)
+        except (ConnectionLost, ServerError) as error:
+            event(log, logging.WARNING, "projector-lost-postgres", error=str(error))
         except (ProjectionFault, JournalBehind) as fault:
             event(log, logging.ERROR, "projector-halted", fault=str(fault))
         finally:
@@ -140,11 +147,13 @@ async def run_projector(
 
 
 async def _follow(
-    connection: Connection, sealer: Sealer | None, after_step: Callable[[int], None]
+    connection: JournalConnection, sealer: Sealer | None, after_step: Callable[[int], None]
 ) -> None:
     while not await connection.value("select pg_try_advisory_lock($1)", _LOCK):
         await trio.sleep(_RETRY_S)
-    await connection.script(READER_SETTINGS)
+    for setting in READER_SETTINGS.split(";"):
+        await connection.rows(setting)
+    unit = UnitConnection(connection)
     nothing_below = 0
     while True:
         # As long as no transaction has ended there is nothing to look for in any month.
@@ -152,7 +161,7 @@ async def _follow(
         links = 0
         if xmin != nothing_below:
             with contextlib.suppress(Overtaken):
-                links = await connection.unit(lambda raw: step(raw, sealer))
+                links = await step(unit, sealer)
                 nothing_below = 0 if links else xmin
         after_step(links)
         if links < STEP_LINKS_MAX:

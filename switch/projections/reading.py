@@ -11,12 +11,10 @@ import datetime
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from switch.projections.images import LINK_IMAGE, LINK_SHAPE, POSTING_IMAGE, POSTING_SHAPE
+
 __all__ = [
     "END",
-    "LINK_COLUMNS",
-    "LINK_IMAGE",
-    "POSTING_COLUMNS",
-    "POSTING_IMAGE",
     "READER_SETTINGS",
     "START",
     "Entry",
@@ -27,30 +25,12 @@ __all__ = [
     "with_postings",
 ]
 
-LINK_COLUMNS = """
-    month, batch_id, n, card_id, version, prev_batch_id, request_key, operation, response, tx,
-    purse, amount_minor, available_after, held_after, undoes, terminal_id, merchant_id,
-    batch_number, counts, counted_minor, posted_at, xid, body
-"""
-"""All that a link says, in the order in which digests are made of it: never to be changed. What is
-added to the table later goes into a new format of the digest."""
-
-POSTING_COLUMNS = """
-    month, batch_id, n, leg, card_id, debit_kind, debit_id, credit_kind, credit_id, amount_minor,
-    purse, currency
-"""
-
-LINK_IMAGE = f"record_send(row({LINK_COLUMNS}))"
-POSTING_IMAGE = f"record_send(row({POSTING_COLUMNS}))"
-"""A row as the bytes that digests are made of: Postgres' binary form, in which every value says its
-own type and length and has one form only. `switch.projections.images` makes the same bytes."""
-
 READER_SETTINGS = "set enable_sort = off; set enable_bitmapscan = off; set enable_seqscan = off"
 """For the reader's session: the index by xid gives the order. A plan that sorts would sort all
 that is left of the journal for each step of a long way."""
 
 _LINKS = f"""
-select {LINK_COLUMNS}, {LINK_IMAGE} as image from link
+select {LINK_IMAGE} as image from link
 where (xid, batch_id, n) > ($1, $2, $3) and xid < pg_snapshot_xmin(pg_current_snapshot())
   and (xid, batch_id, n) <= ($4, $5, $6) and month > $8
 order by xid, batch_id, n, card_id
@@ -58,7 +38,7 @@ limit $7
 """  # noqa: S608 -- constants of this file
 
 _POSTINGS = f"""
-select {POSTING_COLUMNS}, {POSTING_IMAGE} as image from posting
+select {POSTING_IMAGE} as image from posting
 where month between $1 and $2 and batch_id = any($3::bigint[])
 order by batch_id, n, leg, card_id
 """  # noqa: S608 -- constants of this file
@@ -101,8 +81,8 @@ async def read_entries(
     Those of months up to `through` are left out. They are committed, and nothing that stands
     between them can come any more.
     """
-    links = await raw.fetch(_LINKS, *after, *until, limit, through)
-    return await with_postings(raw, links)
+    rows = await raw.fetch(_LINKS, *after, *until, limit, through)
+    return await with_postings(raw, [LINK_SHAPE.open(row["image"]) for row in rows])
 
 
 async def with_postings(raw: Any, links: Sequence[Any]) -> list[Entry]:
@@ -121,8 +101,9 @@ async def read_postings(
 ) -> dict[tuple[int, int], list[Any]]:
     """The postings of these batches, by batch and number of the link."""
     by_link: dict[tuple[int, int], list[Any]] = {}
-    for posting in await raw.fetch(_POSTINGS, first_month, last_month, batch_ids):
-        key = (posting["batch_id"], posting["n"])
+    for row in await raw.fetch(_POSTINGS, first_month, last_month, batch_ids):
+        posting = POSTING_SHAPE.open(row["image"])
+        key = posting[1:3]
         if key in by_link:
             by_link[key].append(posting)
         else:

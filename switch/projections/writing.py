@@ -91,14 +91,16 @@ on conflict (card_id) do update set
 
 _NEW_HOLDS = """
 insert into open_hold (card_id, version, purse, amount_minor, expires_at, merchant_id, ended_by)
-select * from unnest($1::bigint[], $2::int[], $3::smallint[], $4::bigint[], $5::timestamptz[],
-                     $6::bigint[], $7::int[])
+select card_id, version, purse, amount_minor, expires_at, merchant_id, nullif(ended_by, 0)
+from unnest($1::bigint[], $2::int[], $3::smallint[], $4::bigint[], $5::timestamptz[],
+            $6::bigint[], $7::int[])
+    as h (card_id, version, purse, amount_minor, expires_at, merchant_id, ended_by)
 """
 # A hold that ended keeps the amount it had.
 _CHANGED_HOLDS = """
-update open_hold as h set amount_minor = case when c.ended_by is null then c.amount_minor
+update open_hold as h set amount_minor = case when c.ended_by = 0 then c.amount_minor
                                               else h.amount_minor end,
-                          ended_by = c.ended_by
+                          ended_by = nullif(c.ended_by, 0)
 from unnest($1::bigint[], $2::int[], $3::bigint[], $4::int[])
     as c (card_id, version, amount_minor, ended_by)
 where h.card_id = c.card_id and h.version = c.version

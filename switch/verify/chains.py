@@ -12,7 +12,7 @@ from rules.cards import CardState
 from rules.ledger import Link
 from rules.replay import ReplayFault, check_counterpart, first_state, follow
 from switch.journal.rows import link_from_row
-from switch.projections.reading import LINK_COLUMNS
+from switch.projections.images import LINK_COLUMNS
 from switch.verify.report import Finding
 
 __all__ = ["CHECK", "CardRange", "Chain", "replay_cards"]

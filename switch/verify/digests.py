@@ -14,16 +14,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from switch.archive.files import Straddling
-from switch.projections.reading import (
-    LINK_COLUMNS,
-    LINK_IMAGE,
-    POSTING_IMAGE,
-    START,
-    Entry,
-    Position,
-    position_of,
-    with_postings,
-)
+from switch.projections.images import LINK_COLUMNS, LINK_IMAGE, POSTING_IMAGE
+from switch.projections.reading import START, Entry, Position, position_of, with_postings
 from switch.projections.sealing import FIRST, MARK_LENGTH, Block, Sealer, block_from_row, last_block
 from switch.verify.report import Finding
 

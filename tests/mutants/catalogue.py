@@ -22,7 +22,7 @@ class Mutant(NamedTuple):
 
 _RULES, _STORES, _SIM = "tests/rules/test_rules_", "tests/stores/test_", "tests/simulator/test_"
 _PIPELINE, _PROJECTIONS = "tests/switch/test_pipeline.py::test_", "tests/projections/test_"
-_APPEND = "switch/journal/migrations/0002_append_batch.sql"
+_APPEND = "switch/journal/migrations/0011_append_in_one_pass.sql"
 _LUA = "switch/reservation/library.lua"
 
 MUTANTS = (
@@ -30,22 +30,22 @@ MUTANTS = (
     Mutant(
         "the row is not fenced by its version",
         _APPEND,
-        "where c.version = e.version and c.batch_id = e.batch_id\n            order by",
-        "where c.batch_id = e.batch_id\n            order by",
+        "where c.card_id = u.card_id and c.version = c_version_from[u.i]\n          and",
+        "where c.card_id = u.card_id\n          and",
         (f"{_STORES}journal.py::test_a_version_of_the_future_is_stale",),
     ),
     Mutant(
         "the row is not fenced by the batch that wrote it",
         _APPEND,
-        "where c.version = e.version and c.batch_id = e.batch_id\n            order by",
-        "where c.version = e.version\n            order by",
+        "\n          and c.batch_id = c_batch_from[u.i];",
+        ";",
         (f"{_STORES}journal.py::test_the_right_version_written_by_another_batch_is_stale",),
     ),
     Mutant(
         "one stale card does not refuse its batch",
         _APPEND,
-        "if hit <> cardinality(c_card) then\n            perform 1",
-        "if hit = 0 then\n            perform 1",
+        "if hit <> cardinality(c_card) then\n            --",
+        "if false then\n            --",
         (f"{_STORES}journal.py::test_one_stale_card_refuses_the_whole_batch",),
     ),
     Mutant(
@@ -58,8 +58,8 @@ MUTANTS = (
     Mutant(
         "rows are locked in no order",
         _APPEND,
-        "            order by c.card_id\n            for no key update of c\n",
-        "            for no key update of c\n",
+        "as i\n              order by c_card[i]) as u",
+        "as i) as u",
         (
             f"{_STORES}journal.py::"
             "test_rows_are_locked_in_order_of_card_in_whatever_order_they_come",
@@ -100,6 +100,13 @@ MUTANTS = (
         "                    if not in_doubt:\n                        return Outcome.STALE\n",
         "                    return Outcome.STALE\n",
         (f"{_STORES}journal.py::test_a_cancelled_second_attempt_is_still_a_doubt",),
+    ),
+    Mutant(
+        "a batch that is stale in part is an error like any other",
+        "switch/journal/journal.py",
+        "                if isinstance(error, ServerError) and error.sqlstate == _STALE:\n",
+        "                if False:\n",
+        (f"{_STORES}journal.py::test_one_stale_card_refuses_the_whole_batch",),
     ),
     Mutant(
         "no barrier after a doubt",

@@ -174,8 +174,11 @@ class MemoryDatabase:
         postings = _rows(POSTING_COLUMNS, args[34:44])
         refusals = _rows(REFUSAL_COLUMNS, args[44:51])
         if cards:
-            if not all(self.is_as_expected(card) for card in cards):
+            expected = [self.is_as_expected(card) for card in cards]
+            if not any(expected):
                 return 1 if self.knows_batch(month, batch_id) else 2
+            if not all(expected):
+                raise server_error("CS002")
             if any(card[name] < 0 for card in cards for name in _AMOUNTS) or any(
                 link["available_after"] < 0 or link["held_after"] < 0 for link in links
             ):
