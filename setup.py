@@ -40,6 +40,8 @@ setup(
             module("reader"),
             module("replies"),
             module("pgwire"),
+            module("rows"),
+            module("sums"),
         ],
         compiler_directives={"language_level": "3", "embedsignature": True},
     ),

@@ -33,8 +33,10 @@ from bench.thin import make_months, write_thin_links
 from rules.cards import CardState
 from switch.embedded.stores import EmbeddedStores
 from switch.journal.bridge import Connection, bridge
+from switch.journal.connection import JournalConnection
 from switch.journal.migrate import migrate
 from switch.journal.rows import CARD_COLUMNS, LINK_COLUMNS, POSTING_COLUMNS
+from switch.journal.unit import UnitConnection
 from switch.keys import MasterKey
 from switch.progress import Progress
 from switch.projections.projector import step
@@ -209,14 +211,18 @@ async def _project(url: str, key: MasterKey, links: int, progress: Progress) -> 
         connection = await Connection.open(url, timeout_s=10)
         for table in ("link", "posting"):
             await connection.script(f"vacuum analyze {table}")
-        await connection.script(READER_SETTINGS)
+        await connection.close()
+        own = await JournalConnection.open(url, timeout_s=10)
+        for setting in READER_SETTINGS.split(";"):
+            await own.rows(setting)
+        unit = UnitConnection(own)
         begun = time.perf_counter()
         done = 0
-        while taken := await connection.unit(lambda raw: step(raw, sealer)):
+        while taken := await step(unit, sealer):
             done += taken
             progress.tell("links projected", done, links)
         took_s = time.perf_counter() - begun
-        await connection.close()
+        await own.close()
     return took_s
 
 

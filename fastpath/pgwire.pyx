@@ -30,8 +30,6 @@ cdef extern from *:
 __all__ = [
     "MESSAGE_BYTES_MAX",
     "Messages",
-    "RowImage",
-    "RowShape",
     "bind_execute",
     "decode_row",
     "message",
@@ -53,9 +51,6 @@ cdef enum:
     NAME = 19
     VOID = 2278
     XID8 = 5069
-
-cdef enum:
-    COLUMNS_MAX = 31
 
 cdef dict _ELEMENT_OF = {
     1001: BYTEA, 1005: INT2, 1007: INT4, 1016: INT8, 1009: TEXT, 1014: BPCHAR, 1015: VARCHAR,
@@ -272,7 +267,7 @@ cdef class Messages:
         return kind, bytes(self._data[start : self._at])
 
 
-cdef object _value(uint32_t oid, const uint8_t* data, Py_ssize_t size):
+cdef object value_of(uint32_t oid, const uint8_t* data, Py_ssize_t size):
     cdef uint64_t wide = 0
     cdef uint32_t word = 0
     cdef uint16_t half = 0
@@ -330,7 +325,7 @@ cdef object _instant(int64_t microseconds):
     return _EPOCH + datetime.timedelta(microseconds=microseconds)
 
 
-cdef uint32_t _word_at(const uint8_t* data, Py_ssize_t at):
+cdef uint32_t word_at(const uint8_t* data, Py_ssize_t at):
     cdef uint32_t word
     memcpy(&word, data + at, 4)
     return CS_BIG32(word)
@@ -346,27 +341,27 @@ cdef list _values(
     for i in range(count):
         if at + 4 > size:
             raise ValueError(f"a cut {what}")
-        length = <int32_t>_word_at(data, at)
+        length = <int32_t>word_at(data, at)
         at += 4
         if length < 0:
             values.append(None)
             continue
         if at + length > size:
             raise ValueError(f"a cut {what}")
-        values.append(_value(oids if alike else oids[i], data + at, length))
+        values.append(value_of(oids if alike else oids[i], data + at, length))
         at += length
     return values
 
 
 cdef list _elements(const uint8_t* data, Py_ssize_t size):
     """An array of one dimension (or none)."""
-    if size < 12 or _word_at(data, 0) > 1:
+    if size < 12 or word_at(data, 0) > 1:
         raise ValueError("not an array of one dimension")
-    if _word_at(data, 0) == 0:
+    if word_at(data, 0) == 0:
         return []
     if size < 20:
         raise ValueError("a cut array")
-    return _values(data, size, 20, _word_at(data, 12), _word_at(data, 8), "array")
+    return _values(data, size, 20, word_at(data, 12), word_at(data, 8), "array")
 
 
 def decode_row(bytes body, tuple oids):
@@ -376,91 +371,3 @@ def decode_row(bytes body, tuple oids):
     if size < 2 or (data[0] << 8 | data[1]) != len(oids):
         raise ValueError("a row of another width")
     return _values(data, size, 2, len(oids), oids, "row")
-
-
-@cython.final
-@cython.auto_pickle(False)
-cdef class RowShape:
-    """The columns of rows that are read in the form of Postgres' `record_send`: names and types."""
-
-    cdef dict _places
-    cdef Py_ssize_t _count
-    cdef uint32_t _oids[COLUMNS_MAX]
-
-    def __init__(self, names, oids):
-        """ValueError unless there are as many names as types, at most 31."""
-        if not len(names) == len(oids) <= COLUMNS_MAX:
-            raise ValueError("no shape of a row")
-        self._places = {name: place for place, name in enumerate(names)}
-        self._count = len(oids)
-        for place, oid in enumerate(oids):
-            self._oids[place] = oid
-
-    def open(self, bytes image):
-        """The row; its values are made when they are asked for. ValueError for another shape."""
-        cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(image)
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(image), at = 4, place
-        cdef int32_t length
-        cdef RowImage row = RowImage.__new__(RowImage)
-        if size < 4 or <Py_ssize_t>_word_at(data, 0) != self._count:
-            raise ValueError("a row of another width")
-        for place in range(self._count):
-            if at + 8 > size:
-                raise ValueError("a cut row")
-            length = <int32_t>_word_at(data, at + 4)
-            if _word_at(data, at) != self._oids[place] or length > size - at - 8:
-                raise ValueError("a row of other types, or cut")
-            at += 8
-            row._ends[place] = at + length if length >= 0 else -1
-            row._begins[place] = at
-            if length > 0:
-                at += length
-        if at != size:
-            raise ValueError("more than a row")
-        row.image = image
-        row._shape = self
-        return row
-
-
-@cython.final
-@cython.auto_pickle(False)
-cdef class RowImage:
-    """A row in its binary form, to be read by column, by place, or by a slice of places."""
-
-    cdef readonly bytes image
-    cdef RowShape _shape
-    cdef int32_t _begins[COLUMNS_MAX]
-    cdef int32_t _ends[COLUMNS_MAX]
-
-    def __init__(self):
-        raise TypeError("RowShape.open makes it")
-
-    cdef object _at(self, Py_ssize_t place):
-        cdef int32_t begin = self._begins[place]
-        if self._ends[place] < 0:
-            return None
-        return _value(
-            self._shape._oids[place],
-            <const uint8_t*>PyBytes_AS_STRING(self.image) + begin,
-            self._ends[place] - begin,
-        )
-
-    def __len__(self):
-        return self._shape._count
-
-    def __iter__(self):
-        return iter(self[:])
-
-    def __getitem__(self, key):
-        """KeyError, IndexError where there is no such column; `image` is the whole row."""
-        cdef Py_ssize_t place
-        if isinstance(key, str):
-            if key == "image":
-                return self.image
-            return self._at(self._shape._places[key])
-        if isinstance(key, slice):
-            return tuple([self._at(place) for place in range(*key.indices(self._shape._count))])
-        place = key
-        if not 0 <= place < self._shape._count:
-            raise IndexError(key)
-        return self._at(place)

@@ -24,7 +24,7 @@ from switch.archive.files import (
 )
 from switch.archive.making import add_entries, prepare
 from switch.archive.openings import digest_of, rows_of
-from switch.projections.images import LINK_COLUMNS, LINK_IMAGE
+from switch.projections.images import LINK_IMAGE
 from switch.projections.reading import position_of, with_postings
 from switch.projections.sealing import Block, Sealer, block_from_row
 from switch.signing import SigningKey
@@ -41,7 +41,7 @@ __all__ = [
 
 _PAGE = 5_000
 _LINKS = f"""
-select {LINK_COLUMNS}, {LINK_IMAGE} as image from link where month > $1 and month <= $2
+select {LINK_IMAGE} as image from link where month > $1 and month <= $2
 order by xid, batch_id, n, card_id
 """  # noqa: S608 -- constants
 _REFUSALS = "select * from refusal where month > $1 and month <= $2 order by month, batch_id, n"

@@ -12,16 +12,16 @@ import gzip
 import hashlib
 import heapq
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
 from switch.projections.images import (
-    LINK_COLUMNS,
+    LINK_SHAPE,
     LINK_TYPES,
-    POSTING_COLUMNS,
+    POSTING_SHAPE,
     POSTING_TYPES,
     link_image,
     posting_image,
@@ -243,35 +243,6 @@ def file_fault(directory: Path, file: ArchivedFile) -> str:
     return ""
 
 
-class _Row(tuple[Any, ...]):
-    """A row's values, to be read by column name too, like a row of Postgres."""
-
-    __slots__ = ()
-    names: dict[str, int]
-    image: Callable[..., bytes]
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, str):
-            return self.image() if key == "image" else tuple.__getitem__(self, self.names[key])
-        return tuple.__getitem__(self, key)
-
-
-def _names(columns: str) -> dict[str, int]:
-    return {name.strip(): place for place, name in enumerate(columns.split(","))}
-
-
-class _Link(_Row):
-    __slots__ = ()
-    names = _names(LINK_COLUMNS)
-    image = link_image
-
-
-class _Posting(_Row):
-    __slots__ = ()
-    names = _names(POSTING_COLUMNS)
-    image = posting_image
-
-
 def read_entries(directory: Path, file: ArchivedFile) -> Iterator[Entry]:
     """The links of a file, each with its postings. ArchiveBroken, also at its end."""
     for line in read_lines(directory, file):
@@ -279,7 +250,10 @@ def read_entries(directory: Path, file: ArchivedFile) -> Iterator[Entry]:
             link, postings = _decode_line(line)
         except (msgspec.DecodeError, ValueError):
             raise ArchiveBroken(f"{file.name}: has a line that cannot be read") from None
-        yield Entry(_Link(link), [_Posting(posting) for posting in postings])
+        yield Entry(
+            LINK_SHAPE.open(link_image(link)),
+            [POSTING_SHAPE.open(posting_image(posting)) for posting in postings],
+        )
 
 
 def all_entries(directory: Path, manifests: Sequence[Manifest]) -> Iterator[tuple[str, Entry]]:
@@ -300,5 +274,4 @@ def _placed(
 
 def line_of(entry: Entry) -> object:
     """An entry as its line."""
-    links, others = len(LINK_TYPES), len(POSTING_TYPES)
-    return tuple(entry.link)[:links], [tuple(posting)[:others] for posting in entry.postings]
+    return tuple(entry.link), [tuple(posting) for posting in entry.postings]

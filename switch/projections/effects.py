@@ -1,4 +1,8 @@
-"""What a stretch of the journal changes of the projections: pure sums, no I/O."""
+"""What a stretch of the journal changes of the projections: pure sums, no I/O.
+
+What every link adds is summed up by `fastpath.sums`; here is what few links do: holds, and items
+that need a person.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,17 @@ from typing import Any
 
 import msgspec
 
+from fastpath.sums import LinkSums
 from rules.cards import Hold
-from rules.ledger import AccountKind
-from rules.lots import Lot
+from rules.ledger import AccountKind, Answer
 from rules.money import Purse
 from rules.policy import PROMOTIONAL
 from rules.requests import Operation
 from rules.responses import Rule
-from switch.journal.rows import LinkBody
+from switch.projections.images import LINK_SHAPE, POSTING_SHAPE
 from switch.projections.reading import Entry
 
 __all__ = ["Effects", "HoldRow", "ItemKind", "OpenItem", "ProjectionFault", "fold"]
-
-_decode_body = msgspec.msgpack.Decoder(LinkBody).decode
 
 
 class ProjectionFault(Exception):
@@ -46,35 +48,8 @@ _KINDS = {
     (Operation.REVERSAL, Rule.LATE): ItemKind.LATE,
     (Operation.UPLOAD, Rule.AMOUNT): ItemKind.UPLOAD,
 }
+_LOOKED_INTO = frozenset(operation for operation, _ in _KINDS)
 _OF_MERCHANTS = frozenset({AccountKind.MERCHANT, AccountKind.SHORTFALL, AccountKind.SUSPENSE})
-
-
-class _Sums(msgspec.Struct, array_like=True, gc=False):
-    """A purse's sums and lots; what follows in its encoded form is not looked at."""
-
-    available_minor: int
-    held_minor: int
-    lots: list[Lot] = []
-
-
-class _Head(msgspec.Struct, array_like=True, gc=False):
-    """The beginning of a card's encoded state."""
-
-    version: int
-    batch_id: int
-    status: int
-    ecash: _Sums
-    voucher: _Sums
-    points: _Sums
-    pin_tries: int = 0
-    code_tries: int = 0
-    lots_made: int = 0
-    status_before_block: int = 0
-    holds: msgspec.Raw = msgspec.Raw()
-    ends_from: int = 0
-    spent: msgspec.Raw = msgspec.Raw()
-    last_active_day: int = 0
-    fee_month: int = 0
 
 
 class _WithHolds(msgspec.Struct, array_like=True, gc=False):
@@ -91,7 +66,26 @@ class _WithHolds(msgspec.Struct, array_like=True, gc=False):
     holds: list[Hold] = []
 
 
-_decode_head = msgspec.msgpack.Decoder(_Head).decode
+class _Body(msgspec.Struct, array_like=True, gc=False):
+    """What is summed up of a link's body (`switch.journal.rows.LinkBody`)."""
+
+    fingerprint: msgspec.Raw
+    answer: msgspec.Raw
+    requested_minor: int
+    amount_minor: int
+    status_before: int
+    status_after: int
+    moves: msgspec.Raw
+    state_after: bytes
+
+    @property
+    def rule(self) -> Rule:
+        """Why it was refused; few links are asked."""
+        return _decode_answer(self.answer).rule
+
+
+_decode_body = msgspec.msgpack.Decoder(_Body).decode
+_decode_answer = msgspec.msgpack.Decoder(Answer).decode
 _decode_holds = msgspec.msgpack.Decoder(_WithHolds).decode
 
 
@@ -135,9 +129,7 @@ class Effects:
     """[debits, credits, postings] by merchant, account kind, purse, currency."""
     programmes: dict[tuple[int, int, int, str], list[int]] = dataclasses.field(default_factory=dict)
     """The same by programme."""
-    liability: dict[tuple[int, int, str, int, bool, int, int], list[int]] = dataclasses.field(
-        default_factory=dict
-    )
+    liability: dict[tuple[Any, ...], list[int]] = dataclasses.field(default_factory=dict)
     """[available, held] by programme, purse, currency, origin, cashable, expiry day, sponsor."""
     heads: dict[int, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     """A card's row after its last link here."""
@@ -152,82 +144,81 @@ def fold(
     entries: Iterable[Entry], programme_of: Callable[[int], int], currencies: Mapping[int, str]
 ) -> Effects:
     """The sum of these links. ProjectionFault for a link whose bytes cannot be read."""
-    effects = Effects()
-    last: dict[int, tuple[Any, LinkBody]] = {}
+    sums = LinkSums(LINK_SHAPE, POSTING_SHAPE, programme_of, PROMOTIONAL, _OWED, _LOOKED_INTO)
+    effects = Effects(heads=sums.heads, lives=sums.lives)
     for link, postings in entries:
-        card_id = link["card_id"]
         try:
-            body = _decode_body(link["body"])
-            effects.links += 1
-            effects.postings += len(postings)
-            to_card_minor = _add_postings(effects, link, body, postings, programme_of)
-            held_minor = to_card_minor - link["amount_minor"]
-            if body.moves:
-                programme_id = programme_of(card_id)
-                currency = Purse(link["purse"]).currency(currencies[programme_id])
-                _add_moves(effects, programme_id, currency, link, body, held_minor)
-            if held_minor:
-                _follow_hold(effects, link, body)
-        except (msgspec.DecodeError, LookupError, ValueError) as error:
-            raise ProjectionFault(
-                f"card {card_id}, link {link['version']}: {type(error).__name__}"
-            ) from None
-        kind = _KINDS.get((link["operation"], body.answer.rule))
+            sums.add(link, postings)
+        except (LookupError, ValueError) as error:
+            raise _fault(link, error) from None
+    try:
+        sums.finish()
+    except ValueError as error:
+        raise _fault(sums.unread, error) from None
+    effects.links, effects.postings = sums.links, sums.postings
+    for key, (amount_minor, number) in sums.moved.items():
+        _split(effects, key, amount_minor, number)
+    for (programme_id, purse, *rest), owed in sums.liability.items():
+        currency = Purse(purse).currency(currencies[programme_id])
+        effects.liability[(programme_id, purse, currency, *rest)] = owed
+    for link in sums.held:
+        _follow_hold(effects, link)
+    for link, postings in sums.odd:
+        body = _read_body(link)
+        if postings:
+            _note_owed(effects, link, body, postings)
+        kind = _KINDS.get((link["operation"], body.rule))
         if kind is not None:
-            programme_id = programme_of(card_id)
-            currency = Purse(link["purse"]).currency(currencies[programme_id])
+            currency = Purse(link["purse"]).currency(currencies[programme_of(link["card_id"])])
             amount_minor = body.requested_minor
             effects.items.append(
                 _item(kind, link, body, link["merchant_id"], currency, amount_minor)
             )
-        last[card_id] = (link, body)
-    for card_id, (link, body) in last.items():
-        head = _read_head(card_id, link, body)
-        effects.heads[card_id] = _head(card_id, link, head)
-        effects.lives[card_id] = _life(card_id, programme_of(card_id), head)
     return effects
 
 
-def _add_postings(
-    effects: Effects,
-    link: Any,
-    body: LinkBody,
-    postings: Iterable[Any],
-    programme_of: Callable[[int], int],
-) -> int:
-    """Count the postings on their accounts; what they moved to the link's own card."""
-    card_id = link["card_id"]
-    to_card_minor = 0
-    owed: dict[tuple[ItemKind, int, str], int] = {}
-    for posting in postings:
-        debit_kind, debit_id, credit_kind, credit_id, amount, purse, currency = posting[5:12]
-        for column, kind, account_id in ((0, debit_kind, debit_id), (1, credit_kind, credit_id)):
-            if kind == AccountKind.CARD:
-                table, owner = effects.programmes, programme_of(account_id)
-                if account_id == card_id:
-                    to_card_minor += amount if column else -amount
-            elif kind in _OF_MERCHANTS:
-                table, owner = effects.merchants, account_id
-            else:
-                table, owner = effects.programmes, account_id
-            sums = table.get((owner, kind, purse, currency))
-            if sums is None:
-                sums = table[owner, kind, purse, currency] = [0, 0, 0]
-            sums[column] += amount
-            sums[2] += 1
-        item_kind = _OWED.get(debit_kind)
-        if item_kind is not None:
-            key = (item_kind, debit_id, currency)
-            owed[key] = owed.get(key, 0) + amount
+def _fault(link: Any, error: Exception) -> ProjectionFault:
+    words = f"card {link['card_id']}, link {link['version']}: {type(error).__name__}"
+    return ProjectionFault(words)
+
+
+def _read_body(link: Any) -> _Body:
+    try:
+        return _decode_body(link["body"])
+    except msgspec.DecodeError as error:
+        raise _fault(link, error) from None
+
+
+def _split(
+    effects: Effects, key: tuple[int, int, int, int, int, str], amount_minor: int, number: int
+) -> None:
+    """From what moved between two accounts to the debits and credits of each."""
+    debit_kind, debit_id, credit_kind, credit_id, purse, currency = key
+    for column, kind, owner in ((0, debit_kind, debit_id), (1, credit_kind, credit_id)):
+        table = effects.merchants if kind in _OF_MERCHANTS else effects.programmes
+        added = table.setdefault((owner, kind, purse, currency), [0, 0, 0])
+        added[column] += amount_minor
+        added[2] += number
+
+
+def _note_owed(effects: Effects, link: Any, body: _Body, postings: Iterable[Any]) -> None:
+    """What a merchant fell short of, and what is in suspense, needs a person."""
     if link["operation"] == Operation.UPLOAD:
         _add_uploaded(effects, link, body, postings)
-        return to_card_minor
+        return
+    owed: dict[tuple[ItemKind, int, str], int] = {}
+    for posting in postings:
+        debit_kind, debit_id = posting[5:7]
+        item_kind = _OWED.get(debit_kind)
+        if item_kind is not None:
+            amount, _, currency = posting[9:12]
+            key = (item_kind, debit_id, currency)
+            owed[key] = owed.get(key, 0) + amount
     for (item_kind, merchant_id, currency), amount in owed.items():
         effects.items.append(_item(item_kind, link, body, merchant_id, currency, amount))
-    return to_card_minor
 
 
-def _add_uploaded(effects: Effects, link: Any, body: LinkBody, postings: Iterable[Any]) -> None:
+def _add_uploaded(effects: Effects, link: Any, body: _Body, postings: Iterable[Any]) -> None:
     """An item that was not posted stands in suspense, on either side of it."""
     for posting in postings:
         kind = ItemKind.SUSPENSE
@@ -235,51 +226,18 @@ def _add_uploaded(effects: Effects, link: Any, body: LinkBody, postings: Iterabl
         effects.items.append(item)
 
 
-def _add_moves(
-    effects: Effects,
-    programme_id: int,
-    currency: str,
-    link: Any,
-    body: LinkBody,
-    held_minor: int,
-) -> None:
-    """What is owed to the holder, by kind of lot.
-
-    Value that is held has left its lots and is owed all the same. The link does not name the pins,
-    but they follow: what a hold takes is held in the lots it was taken from, and what it gives back
-    comes first into the very lots it had been pinned in.
-    """
-    purse = link["purse"]
-    released_minor = max(-held_minor, 0)
-    pinned_minor = max(held_minor, 0)
-    for move in body.moves:
-        key = (
-            *(programme_id, purse, currency, int(move.origin), move.cashable),
-            *(move.expires_day, move.sponsor_id),
-        )
-        amount = move.amount_minor
-        sums = effects.liability.get(key)
-        if sums is None:
-            sums = effects.liability[key] = [0, 0]
-        sums[0] += amount
-        if amount > 0 and released_minor:
-            part = min(amount, released_minor)
-            released_minor -= part
-            sums[1] -= part
-        elif amount < 0 and pinned_minor:
-            part = min(-amount, pinned_minor)
-            pinned_minor -= part
-            sums[1] += part
-
-
-def _follow_hold(effects: Effects, link: Any, body: LinkBody) -> None:
+def _follow_hold(effects: Effects, link: Any) -> None:
     """The hold that this link made, changed or ended."""
     card_id, version = link["card_id"], link["version"]
     made_by = link["undoes"] or version
     row = effects.holds.get((card_id, made_by))
     if row is None:
         row = effects.holds[card_id, made_by] = HoldRow()
-    for hold in _decode_holds(body.state_after).holds:
+    try:
+        holds = _decode_holds(_read_body(link).state_after).holds
+    except msgspec.DecodeError as error:
+        raise _fault(link, error) from None
+    for hold in holds:
         if hold.version == made_by:
             row.purse, row.amount_minor = int(hold.purse), hold.amount_minor
             row.expires_at = datetime.datetime.fromtimestamp(hold.expires_s, datetime.UTC)
@@ -290,40 +248,10 @@ def _follow_hold(effects: Effects, link: Any, body: LinkBody) -> None:
 
 
 def _item(
-    kind: ItemKind, link: Any, body: LinkBody, merchant_id: int, currency: str, amount_minor: int
+    kind: ItemKind, link: Any, body: _Body, merchant_id: int, currency: str, amount_minor: int
 ) -> OpenItem:
     return OpenItem(
-        *(link["card_id"], link["version"], kind, body.answer.rule.value, link["tx"]),
+        *(link["card_id"], link["version"], kind, body.rule.value, link["tx"]),
         *(link["operation"], merchant_id, link["terminal_id"], link["purse"], currency),
         *(amount_minor, link["posted_at"]),
-    )
-
-
-def _read_head(card_id: int, link: Any, body: LinkBody) -> _Head:
-    try:
-        return _decode_head(body.state_after)
-    except msgspec.DecodeError as error:
-        raise ProjectionFault(
-            f"card {card_id}, link {link['version']}: {type(error).__name__}"
-        ) from None
-
-
-def _life(card_id: int, programme_id: int, head: _Head) -> tuple[Any, ...]:
-    lots = [lot for purse in (head.ecash, head.voucher, head.points) for lot in purse.lots]
-    ends = [lot.expires_day for lot in lots if lot.expires_day]
-    given_minor = sum(lot.available_minor for lot in head.ecash.lots if lot.origin in PROMOTIONAL)
-    return (
-        *(card_id, programme_id, head.status, min(ends, default=0)),
-        *(head.last_active_day, head.fee_month),
-        *(head.ecash.available_minor > 0, head.ecash.available_minor > given_minor),
-    )
-
-
-def _head(card_id: int, link: Any, head: _Head) -> tuple[Any, ...]:
-    return (
-        *(card_id, link["version"], head.status),
-        *(head.ecash.available_minor, head.ecash.held_minor),
-        *(head.voucher.available_minor, head.voucher.held_minor),
-        *(head.points.available_minor, head.points.held_minor),
-        link["posted_at"],
     )

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from fastpath.pgwire import RowShape
+from fastpath.rows import RowShape
 
 __all__ = [
     "LINK_COLUMNS",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import logging
 import os
 import signal
@@ -90,6 +91,8 @@ def project() -> int:
     settings = load_saved_settings(data_dir)
     configure(settings.log_level.number, fixed={"process": "projector"})
     sealer = Sealer(load_master_key(settings, data_dir))
+    gc.set_threshold(100_000, 20, 20)  # a step holds some ten thousand objects, none in a ring
+    gc.freeze()
     trio.run(_project, file, sealer)
     return 0
 

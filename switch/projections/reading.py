@@ -11,6 +11,7 @@ import datetime
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from fastpath.rows import RowImage
 from switch.projections.images import LINK_IMAGE, LINK_SHAPE, POSTING_IMAGE, POSTING_SHAPE
 
 __all__ = [
@@ -59,8 +60,8 @@ END = Position((1 << 63) - 1, (1 << 63) - 1, (1 << 15) - 1)
 class Entry(NamedTuple):
     """A link's row with the rows of its postings, in order of leg."""
 
-    link: Any
-    postings: Sequence[Any]
+    link: RowImage
+    postings: list[RowImage]
 
 
 def position_of(row: Any) -> Position:
@@ -82,25 +83,26 @@ async def read_entries(
     between them can come any more.
     """
     rows = await raw.fetch(_LINKS, *after, *until, limit, through)
-    return await with_postings(raw, [LINK_SHAPE.open(row["image"]) for row in rows])
+    return await with_postings(raw, rows)
 
 
-async def with_postings(raw: Any, links: Sequence[Any]) -> list[Entry]:
-    """These links, each with its postings."""
-    if not links:
+async def with_postings(raw: Any, rows: Sequence[Any]) -> list[Entry]:
+    """The links of these images, each with its postings."""
+    if not rows:
         return []
+    links = [LINK_SHAPE.open(row["image"]) for row in rows]
     months = [link["month"] for link in links]
     batches = list({link["batch_id"] for link in links})
     postings = await read_postings(raw, min(months), max(months), batches)
-    nothing: list[Any] = []
+    nothing: list[RowImage] = []
     return [Entry(link, postings.get((link["batch_id"], link["n"]), nothing)) for link in links]
 
 
 async def read_postings(
     raw: Any, first_month: Any, last_month: Any, batch_ids: Sequence[int]
-) -> dict[tuple[int, int], list[Any]]:
+) -> dict[tuple[int, int], list[RowImage]]:
     """The postings of these batches, by batch and number of the link."""
-    by_link: dict[tuple[int, int], list[Any]] = {}
+    by_link: dict[tuple[int, int], list[RowImage]] = {}
     for row in await raw.fetch(_POSTINGS, first_month, last_month, batch_ids):
         posting = POSTING_SHAPE.open(row["image"])
         key = posting[1:3]

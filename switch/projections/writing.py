@@ -75,14 +75,15 @@ on conflict (card_id) do update set
     last_posted_at = excluded.last_posted_at
 """
 
-# Most links change nothing here, and what is not written costs neither a row version nor log.
+# Most links change nothing here, and what is not written costs neither a row version nor log. Each
+# row is looked up: a join could be planned, while the table is small, to read it all for each card.
 _LIVES = """
 insert into card_life
 select * from unnest($1::bigint[], $2::int[], $3::smallint[], $4::int[], $5::int[], $6::int[],
                      $7::boolean[], $8::boolean[])
     as new (card_id, programme_id, status, due_day, last_active_day, fee_month, ecash_there,
             ecash_paid)
-where not exists (select from card_life as l where l.card_id = new.card_id and l = new)
+where new is distinct from (select l from card_life as l where l.card_id = new.card_id)
 on conflict (card_id) do update set
     programme_id = excluded.programme_id, status = excluded.status, due_day = excluded.due_day,
     last_active_day = excluded.last_active_day, fee_month = excluded.fee_month,

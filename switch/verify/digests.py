@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from switch.archive.files import Straddling
-from switch.projections.images import LINK_COLUMNS, LINK_IMAGE, POSTING_IMAGE
+from switch.projections.images import LINK_IMAGE, POSTING_IMAGE
 from switch.projections.reading import START, Entry, Position, position_of, with_postings
 from switch.projections.sealing import FIRST, MARK_LENGTH, Block, Sealer, block_from_row, last_block
 from switch.verify.report import Finding
@@ -57,7 +57,7 @@ select coalesce(string_agg(sha256(image || coalesce(images, ''::bytea)), ''::byt
 from l left join p using (batch_id, n)
 """  # noqa: S608 -- constants
 _LINKS = f"""
-select {LINK_COLUMNS}, {LINK_IMAGE} as image from link
+select {LINK_IMAGE} as image from link
 where {_OF_SPAN} and xid >= $1 and xid <= $4 and month > $7
 order by xid, batch_id, n, card_id
 """  # noqa: S608 -- constants
