@@ -22,8 +22,11 @@ import trio
 from fastpath.pgwire import Messages, bind_execute, decode_row, message, parse_describe
 from switch.journal.scram import ScramFailed, ScramLogin
 from switch.journal.server import ConnectionLost, ServerError, server_error, severity
+from switch.store_socket import StoreSocket
 
 __all__ = ["JournalConnection", "ServerAddress"]
+
+_Stream = StoreSocket | trio.SSLStream[trio.SocketStream]
 
 _PROTOCOL = (3 << 16).to_bytes(4, "big")
 _SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
@@ -114,13 +117,13 @@ class _Statement:
 class JournalConnection:
     """One connection. A call that fails half way closes it: no answer is ever another's."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: _Stream) -> None:
         self._stream = stream
         self._messages = Messages()
         self._statements: dict[str, _Statement] = {}
         self._closed = False
         self._hang_ups = select.poll()
-        self._hang_ups.register(_socket_of(stream), _PEER_CLOSED)
+        self._hang_ups.register(_socket_of(stream).fileno(), _PEER_CLOSED)
         self.warned = False
         """The server warned, as it does when it gives up waiting for its standby: what was
         committed may not be safe. Its words are not looked at, they come in its language."""
@@ -142,22 +145,24 @@ class JournalConnection:
 
     @classmethod
     async def _open_at(cls, address: ServerAddress, host: str, port: int) -> JournalConnection:
-        stream: trio.abc.Stream | None = None
+        plain: trio.SocketStream | None = None
+        stream: _Stream | None = None
         try:
             if host.startswith("/"):
-                stream = await trio.open_unix_socket(f"{host}/.s.PGSQL.{port}")
+                plain = await trio.open_unix_socket(f"{host}/.s.PGSQL.{port}")
             else:
-                stream = await trio.open_tcp_stream(host, port)
-                _notice_a_dead_peer(stream)
+                plain = await trio.open_tcp_stream(host, port)
+                _notice_a_dead_peer(plain)
                 if address.ssl_mode not in ("disable", "allow"):
-                    stream = await _secured(stream, address, host)
+                    stream = await _secured(plain, address, host)
+            stream = stream or StoreSocket(plain)
             connection = cls(stream)
             await connection._log_in(address)
         except (OSError, trio.BrokenResourceError, ssl.SSLError) as error:
-            await _drop(stream)
+            _drop(stream or plain)
             raise ConnectionLost(type(error).__name__) from None
         except BaseException:
-            await _drop(stream)
+            _drop(stream or plain)
             raise
         return connection
 
@@ -302,7 +307,7 @@ class JournalConnection:
     def discard(self) -> None:
         """Close without waiting for the server."""
         self._closed = True
-        _socket_of(self._stream).close()
+        _drop(self._stream)
 
     async def close(self) -> None:
         """Close in good order, within a second."""
@@ -327,8 +332,10 @@ def _notice_a_dead_peer(stream: trio.SocketStream) -> None:
             stream.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-async def _secured(stream: trio.SocketStream, address: ServerAddress, host: str) -> trio.abc.Stream:
-    """TLS where the server has it; ConnectionLost where it has to and has not."""
+async def _secured(
+    stream: trio.SocketStream, address: ServerAddress, host: str
+) -> trio.SSLStream[trio.SocketStream] | None:
+    """TLS where the server has it, else None; ConnectionLost where it has to and has not."""
     await stream.send_all(_SSL_REQUEST)
     answer = bytes(await stream.receive_some(1))
     if answer == b"S":
@@ -337,18 +344,19 @@ async def _secured(stream: trio.SocketStream, address: ServerAddress, host: str)
         return secured
     if answer != b"N" or address.ssl_mode != "prefer":
         raise ConnectionLost("the server has no TLS")
-    return stream
+    return None
 
 
-def _socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType:
-    base = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-    assert isinstance(base, trio.SocketStream)
-    return base.socket
+def _socket_of(stream: _Stream | trio.SocketStream) -> socket.socket | trio.socket.SocketType:
+    return stream.transport_stream.socket if isinstance(stream, trio.SSLStream) else stream.socket
 
 
-async def _drop(stream: trio.abc.Stream | None) -> None:
-    if stream is not None:
-        await trio.aclose_forcefully(stream)
+def _drop(stream: _Stream | trio.SocketStream | None) -> None:
+    """Close at once."""
+    if isinstance(stream, StoreSocket):
+        stream.close()
+    elif stream is not None:
+        _socket_of(stream).close()
 
 
 def _columns(body: bytes) -> tuple[tuple[str, ...], tuple[int, ...]]:

@@ -15,6 +15,8 @@ import hiredis
 import redis
 import trio
 
+from switch.store_socket import StoreSocket
+
 __all__ = ["RedisConnection", "RedisDown", "load_library"]
 
 Argument = str | bytes | int
@@ -47,29 +49,28 @@ class RedisConnection:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._stream: trio.abc.Stream | None = None
+        self._stream: StoreSocket | trio.SSLStream[trio.SocketStream] | None = None
         self._reader = hiredis.Reader()
 
-    async def _open(self) -> trio.abc.Stream:
+    async def _open(self) -> None:
         parts = urlsplit(self._url)
         self._reader = hiredis.Reader()
-        stream: trio.abc.Stream
         database = parse_qs(parts.query).get("db", [""])[0]
         if parts.scheme == "unix":
-            stream = await trio.open_unix_socket(unquote(parts.path))
+            self._stream = StoreSocket(await trio.open_unix_socket(unquote(parts.path)))
         else:
             stream = await trio.open_tcp_stream(parts.hostname or "localhost", parts.port or 6379)
             database = database or parts.path.strip("/")
             if parts.scheme == "rediss":
                 context = ssl.create_default_context()
-                stream = trio.SSLStream(stream, context, server_hostname=parts.hostname)
-        self._stream = stream
+                self._stream = trio.SSLStream(stream, context, server_hostname=parts.hostname)
+            else:
+                self._stream = StoreSocket(stream)
         if parts.password is not None:
             user = (unquote(parts.username),) if parts.username else ()
             await self._roundtrip(("AUTH", *user, unquote(parts.password)))
         if database not in ("", "0"):
             await self._roundtrip(("SELECT", database))
-        return stream
 
     async def _roundtrip(self, command: tuple[Argument, ...]) -> object:
         assert self._stream is not None
@@ -126,7 +127,7 @@ class RedisConnection:
     def discard(self) -> None:
         """Close at once."""
         stream, self._stream = self._stream, None
-        if stream is not None:
-            base = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-            if isinstance(base, trio.SocketStream):
-                base.socket.close()
+        if isinstance(stream, StoreSocket):
+            stream.close()
+        elif stream is not None:
+            stream.transport_stream.socket.close()

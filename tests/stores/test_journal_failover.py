@@ -28,6 +28,7 @@ from switch.journal.connection import JournalConnection
 from switch.journal.journal import JournalDown, Outcome
 from switch.journal.witness import DIRECTORY, Witness, missing_batch
 from switch.prepare import _refuse_what_lags
+from switch.store_socket import StoreSocket
 from switch.supervisor import CannotPrepare
 
 # -- what was acknowledged ----------------------------------------------------------------------
@@ -253,7 +254,7 @@ async def test_a_server_that_is_gone_without_a_word_is_given_up(stores: Stores, 
         user = f"{parts.username}:{parts.password}"
         url = f"postgresql://{user}@127.0.0.1:{port}{parts.path}"
         connection = await JournalConnection.open(url)
-        assert isinstance(connection._stream, trio.SocketStream)
+        assert isinstance(connection._stream, StoreSocket)
         sock = connection._stream.socket
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         idle, every, times = (
