@@ -30,6 +30,11 @@ from rules.verification import check_secrets
 
 __all__ = ["decide", "lacks_history"]
 
+_NAMES_EARLIER = frozenset({Operation.REVERSAL, Operation.OUTCOME, Operation.UPLOAD})
+_WITHOUT_SECRETS = _NAMES_EARLIER | {
+    *(Operation.ADVICE, Operation.HOLD_EXPIRY, Operation.LOT_SWEEP, Operation.DORMANCY_FEE)
+}
+"""What has happened, or follows from time: neither PIN nor code is asked for."""
 _MOVES_NOTHING = frozenset({Operation.BALANCE, Operation.OUTCOME, Operation.UPLOAD})
 """They only show, or note: what is due on the card stays there until something moves."""
 
@@ -87,6 +92,25 @@ def _decide(
     other: WorkingCard | None,
 ) -> Answer:
     """What is no repeat, with nothing on the card that is past its last day."""
+    if request.operation in _WITHOUT_SECRETS:
+        return _decide_told(request, card, moment, policy, other)
+    refusal = check_secrets(request, card, moment, policy)
+    if refusal is not None:
+        return refusal
+    if request.operation is Operation.HOLD:
+        return open_hold(request, card, moment, policy)
+    if request.operation is Operation.TRANSFER:
+        return transfer(request, card, other, moment, policy)
+    return OPERATIONS[request.operation](request, card, moment, policy)
+
+
+def _decide_told(
+    request: CardRequest,
+    card: WorkingCard,
+    moment: Moment,
+    policy: Policy,
+    other: WorkingCard | None,
+) -> Answer:
     if request.operation is Operation.REVERSAL:
         if request.original_key in card.keys_elsewhere and card.find(request.original_key) is None:
             return _differs(request, Rule.OTHER_CARD)
@@ -101,16 +125,7 @@ def _decide(
         return expire_hold(request, card, moment)
     if request.operation is Operation.LOT_SWEEP:
         return sweep_lots(request)
-    if request.operation is Operation.DORMANCY_FEE:
-        return charge_dormancy(request, card, moment, policy)
-    refusal = check_secrets(request, card, moment, policy)
-    if refusal is not None:
-        return refusal
-    if request.operation is Operation.HOLD:
-        return open_hold(request, card, moment, policy)
-    if request.operation is Operation.TRANSFER:
-        return transfer(request, card, other, moment, policy)
-    return OPERATIONS[request.operation](request, card, moment, policy)
+    return charge_dormancy(request, card, moment, policy)
 
 
 def lacks_history(request: CardRequest, card: WorkingCard) -> bool:
@@ -127,9 +142,9 @@ def lacks_history(request: CardRequest, card: WorkingCard) -> bool:
     if request.own_request_key and not _surely_unseen(request.own_request_key, card):
         return True
     return (
-        request.operation in (Operation.REVERSAL, Operation.OUTCOME, Operation.UPLOAD)
-        or bool(request.original_transaction_id or request.approval_code)
+        request.operation in _NAMES_EARLIER
         or request.names_original
+        or bool(request.original_transaction_id or request.approval_code)
     )
 
 

@@ -41,11 +41,12 @@ class Window:
 
     def find(self, key: bytes) -> int | None:
         """The version of the newest link made for this key, if the window still holds it."""
-        end = len(self._data)
-        while (at := self._data.rfind(key, _HEADER, end)) >= 0:
+        data = self._data
+        at = data.rfind(key, _HEADER)
+        while at >= 0:
             if (at - _HEADER) % _ENTRY == 0:
-                return int.from_bytes(self._data[at + KEY_LENGTH : at + _ENTRY], "big")
-            end = at + KEY_LENGTH - 1
+                return int.from_bytes(data[at + KEY_LENGTH : at + _ENTRY], "big")
+            at = data.rfind(key, _HEADER, at + KEY_LENGTH - 1)
         return None
 
     def add(self, key: bytes, version: int) -> None:
@@ -54,8 +55,8 @@ class Window:
 
     def surely_knows(self, key: bytes) -> bool:
         """Whether a key that is not in the window is certainly new to this card."""
-        dropped = int.from_bytes(self._data[:_HEADER], "big")
-        return dropped == 0 or key_instant(key) > dropped
+        dropped = self._data[:_HEADER]  # big-endian, as a key's instant: compared as they stand
+        return dropped == _EMPTY or key[:_HEADER] > dropped
 
     def encode(self) -> bytes:
         """The window cut to its newest 16 entries, as bytes for the card's row."""

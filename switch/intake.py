@@ -215,7 +215,9 @@ class Intake:
             self._metrics.frame_refused(FrameRefusal.MAC)
             answers.append((received, self._refusal(received, Response.MAC_WRONG, Rule.MAC)))
         for received in verified:
-            self._use(received)
+            assert received.terminal is not None
+            if received.terminal.keys.awaits_use:
+                self._use(received)
         return verified
 
     def _doubt(
@@ -270,7 +272,8 @@ class Intake:
             request_of_desk = read_request(self._translator, *parts)
             return DeskTicket(request_of_desk, received.arrived, deadline, received)
         translated = self._translator.translate(*parts)
-        self._use(received, translated.pin_version)
+        if terminal.keys.awaits_use:
+            self._use(received, translated.pin_version)
         request, card_id = translated.request, translated.card_id
         return Ticket(request, card_id, received.arrived, deadline, received, translated.other_id)
 

@@ -40,6 +40,7 @@ class TerminalKeys:
         "_previous_until_s",
         "_reply_keys",
         "algorithm",
+        "awaits_use",
         "current",
         "current_pin",
         "pending",
@@ -83,6 +84,8 @@ class TerminalKeys:
         self.previous = previous
         self.pending = pending
         self.pending_pin = pending_pin
+        self.awaits_use = bool(pending or pending_pin)
+        """Whether a key was handed out that no message has used yet."""
         self.pin_format = pin_format
         usable = [version for version in pin_keys if version != pending_pin]
         self.current_pin = max(usable, default=0) if current_pin is None else current_pin

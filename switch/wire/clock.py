@@ -10,25 +10,39 @@ from fastpath.specs import DE
 __all__ = ["LocalClock"]
 
 _DAY_S = 86_400
+_TIMES_MAX = 256
 
 
 class LocalClock:
-    """Resolves MMDD and hhmmss against the instant of receipt; remembers each MMDD for a day."""
+    """Resolves MMDD and hhmmss against the instant of receipt; remembers each MMDD for a day.
+
+    And the last times: most messages of one second tell the same.
+    """
 
     def __init__(self) -> None:
         self._today = -1
         self._midnights: dict[str, int] = {}
+        self._times: dict[str, int] = {}
 
     def instant(self, date: str, time: str, utc_offset_min: int, now_s: int) -> int:
         """UTC seconds of a local date (MMDD) and time (hhmmss).
 
         FormatError for a date or time that does not exist.
         """
-        midnight = self.midnight(date, now_s)
+        passed_s = self._times.get(time)
+        if passed_s is None:
+            passed_s = self._passed(time)
+        return self.midnight(date, now_s) + passed_s - utc_offset_min * 60
+
+    def _passed(self, time: str) -> int:
+        """Seconds since midnight."""
         hour, minute, second = int(time[:2]), int(time[2:4]), int(time[4:])
         if hour > 23 or minute > 59 or second > 59:
             raise FormatError("no such time", field=int(DE.LOCAL_TIME))
-        return midnight + hour * 3600 + minute * 60 + second - utc_offset_min * 60
+        if len(self._times) >= _TIMES_MAX:
+            self._times.clear()
+        self._times[time] = passed_s = hour * 3600 + minute * 60 + second
+        return passed_s
 
     def midnight(self, date: str, now_s: int) -> int:
         """UTC seconds at which the day MMDD begins in UTC. FormatError for no such date."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 
 from fastpath.codec import Message
 from fastpath.specs import DE
@@ -50,6 +51,7 @@ _APPROVING_CLASSES = frozenset("124")
 _BALANCE_MTIS = frozenset({"0100", "0101", "0200", "0201"})
 
 
+@functools.lru_cache(maxsize=256)
 def reply_mti(mti: str) -> str | None:
     """The MTI of the reply; None for a message that is itself a reply or a notification.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 from typing import Any
 
 import msgspec
@@ -51,12 +52,8 @@ _TIME, _DATE, _EXPIRY, _ENTRY_MODE = DE.LOCAL_TIME, DE.LOCAL_DATE, DE.EXPIRY, DE
 _APPROVAL_CODE = DE.APPROVAL_CODE
 _ACQUIRER, _TRACK2, _RRN, _TRACK1 = DE.ACQUIRER, DE.TRACK2, DE.RRN, DE.TRACK1
 _PRIVATE, _CURRENCY, _PIN_BLOCK = DE.PRIVATE, DE.CURRENCY, DE.PIN_BLOCK
-_SECURITY_CONTROL, _ORIGINAL, _REPLACEMENT = (
-    DE.SECURITY_CONTROL,
-    DE.ORIGINAL,
-    DE.REPLACEMENT_AMOUNTS,
-)
-_TO_ACCOUNT = DE.TO_ACCOUNT
+_SECURITY_CONTROL, _ORIGINAL = DE.SECURITY_CONTROL, DE.ORIGINAL
+_REPLACEMENT, _TO_ACCOUNT = DE.REPLACEMENT_AMOUNTS, DE.TO_ACCOUNT
 
 _PURSES = {"60": Purse.ECASH, "80": Purse.VOUCHER, "90": Purse.POINTS}
 _NETWORK_ONLY = frozenset({Operation.DEACTIVATE, Operation.BLOCK, Operation.UNBLOCK})
@@ -97,7 +94,11 @@ def _operations() -> dict[tuple[str, str], tuple[Operation, Purse]]:
 _OPERATIONS = _operations()
 _REFERRING = {"40": Operation.REVERSAL, "42": Operation.REVERSAL, "60": Operation.OUTCOME}
 _TOLD = frozenset({Operation.REVERSAL, Operation.OUTCOME, Operation.ADVICE, Operation.UPLOAD})
+_HAS_OTHER = frozenset({Operation.TRANSFER, Operation.REVERSAL})
 _NAMES_BY_ID = frozenset({Operation.RETURN, Operation.ADVICE})
+
+
+Terms = CreditTerms | None
 
 
 class Refused(Exception):
@@ -147,11 +148,13 @@ class Translator:
 
         Raises Refused and FormatError.
         """
+        mti = message.mti
         code = required(message, _PROCESSING_CODE)
-        private = parse_private(message.get(_PRIVATE) or "")
+        tags = message.get(_PRIVATE)
+        private = parse_private(tags) if tags else {}
         stan = required(message, _STAN)
         pan = card_number(message)
-        operation, purse = _operation(message.mti, code)
+        operation, purse = _operation(mti, code)
         told = operation in _TOLD  # what has happened is not refused, nor does it need a PIN
         if operation in _NETWORK_ONLY and not terminal.rules.network:
             raise Refused(Response.NOT_PERMITTED_TO_TERMINAL, Rule.PERMISSION)
@@ -159,7 +162,8 @@ class Translator:
         foreign = currency is not None and currency != purse.currency(self.programme.currency)
         if foreign and not _is_about_advice(operation, message):
             raise Refused(Response.INVALID_TRANSACTION, Rule.CURRENCY)
-        amount_minor = message.amount(_AMOUNT) or 0
+        amount = message.amount(_AMOUNT)
+        amount_minor = amount or 0
         if not amount_minor and not told and operation not in AMOUNT_OPTIONAL:
             raise Refused(Response.INVALID_AMOUNT, Rule.AMOUNT)
         instant_s, local = self.instant(message, private, terminal, now_s)
@@ -168,43 +172,50 @@ class Translator:
         entry = Entry.READ if told else entry_mode(message)
         card_id, digest = self._card(pan, private, entry)
         party = f"{link.acquirer_id}|{terminal.code}|{terminal.merchant_code}|{code}|{local}"
-        card_unknown = card_id < 0 and _is_about_advice(operation, message)
-        if card_unknown:
+        if card_unknown := card_id < 0 and _is_about_advice(operation, message):
             card_id = suspense_card_id(terminal.rules.merchant_id)
             party += f"|{digest.hex()}"  # many numbers share that chain
         pvv, pin_version = (None, 0) if told else self._pvv(message, private, terminal, pan)
-        terms = credit_terms(private) if operation in _MAKES_LOTS else None
+        terms = credit_terms(private) if private and operation in _MAKES_LOTS else None
+        to_account, rrn = message.get(_TO_ACCOUNT), message.get(_RRN)
+        replacement = message.get(_REPLACEMENT) if told else None
+        content = f"{code}|{amount}|{currency}|{to_account}|{replacement}|{private.get('OR')}"
+        more = self._said_in_private(private, operation, digest, terms) if private else {}
         if told:
-            more = _reference(message, private, operation, instant_s, party)
-            more["foreign_content"] = _foreign_content(message.mti, code, foreign=foreign)
-        else:
-            more = {
-                "terms": terms,
-                "expiry": message.get(_EXPIRY),
-                "pvv": pvv,
-                "code_digest": self._code_digest(private, digest),
-                "partial_allowed": private.get("PA") == "1",
-            }
+            more |= _reference(message, private, operation, instant_s, party)
+            more["foreign_content"] = _foreign_content(mti, code, foreign=foreign)
+            more |= {"card_unknown": card_unknown, "foreign_currency": currency if foreign else ""}
         request = CardRequest(
             operation=operation,
-            key=request_key(instant_s, f"{party}|{message.mti[1:3]}|{stan}"),
-            fingerprint=content_fingerprint(_content(message, private, terms, told=told)),
+            key=request_key(instant_s, f"{party}|{mti[1:3]}|{stan}"),
+            fingerprint=_fingerprint(content, terms),
             transaction_id=transaction_id,
-            rrn=(message.get(_RRN) or "").strip(),
+            rrn=rrn.strip() if rrn else "",
             card_digest=digest,
-            card_unknown=card_unknown,
             terminal=terminal.rules,
             purse=purse,
             all_purses=code == _ALL_PURSES,
             amount_minor=amount_minor,
             amount_given=amount_minor != 0,
-            foreign_currency=(currency or "") if foreign else "",
             entry=entry,
-            original_transaction_id=private.get("OR", "") if operation in _NAMES_BY_ID else "",
-            batch_number=read_batch_number(private),
+            expiry=None if told else message.get(_EXPIRY),
+            pvv=pvv,
             **more,
         )
-        return Translated(request, card_id, self._other_card(message, operation, pan), pin_version)
+        other_id = self._other_card(operation, to_account, pan) if operation in _HAS_OTHER else 0
+        return Translated(request, card_id, other_id, pin_version)
+
+    def _said_in_private(
+        self, private: dict[str, str], operation: Operation, digest: bytes, terms: Terms
+    ) -> dict[str, Any]:
+        """What tags of DE 48 say of a request."""
+        return {
+            "terms": terms,
+            "code_digest": None if operation in _TOLD else self._code_digest(private, digest),
+            "partial_allowed": operation not in _TOLD and private.get("PA") == "1",
+            "batch_number": read_batch_number(private),
+            "original_transaction_id": (private.get("OR", "") if operation in _NAMES_BY_ID else ""),
+        }
 
     def check_clock(self, instant_s: int, now_s: int) -> None:
         """Refused (12, CLOCK) for an instant older than the horizon or too far ahead."""
@@ -247,22 +258,20 @@ class Translator:
             return -1, b""
         return card_id or _id_of_no_card(digest), digest
 
-    def _other_card(self, message: Message, operation: Operation, pan: str) -> int:
+    def _other_card(self, operation: Operation, to_account: str | None, pan: str) -> int:
         """The card of DE 103, as far as it is needed: a transfer's, or its reversal's.
 
         A reversal need not name it: its original knows. Where it does, it is not asked for twice.
         """
-        if operation is Operation.TRANSFER:
-            number = required(message, _TO_ACCOUNT)
-            if not is_card_number(number):
-                raise FormatError("no card number", field=int(_TO_ACCOUNT))
-            if number == pan:
-                raise Refused(Response.INVALID_TRANSACTION, Rule.TO_CARD)
-            return self._tokens.get(number) or _id_of_no_card(self._tokens.digest(number))
+        number = to_account or ""
+        named = is_card_number(number)
         if operation is Operation.REVERSAL:
-            number = message.get(_TO_ACCOUNT) or ""
-            return self._tokens.get(number) or 0 if is_card_number(number) and number != pan else 0
-        return 0
+            return self._tokens.get(number) or 0 if named and number != pan else 0
+        if not named:
+            raise FormatError("no card number", field=int(_TO_ACCOUNT))
+        if number == pan:
+            raise Refused(Response.INVALID_TRANSACTION, Rule.TO_CARD)
+        return self._tokens.get(number) or _id_of_no_card(self._tokens.digest(number))
 
     def _code_digest(self, private: dict[str, str], digest: bytes) -> bytes | None:
         code = private.get("CV")
@@ -302,6 +311,7 @@ def _id_of_no_card(digest: bytes) -> int:
     return -1 - int.from_bytes(digest[:7], "big")
 
 
+@functools.lru_cache(maxsize=1024)
 def _operation(mti: str, code: str) -> tuple[Operation, Purse]:
     """What is asked or told, and of which purse. Refused (12) where nothing is known by it."""
     named = _OPERATIONS.get((mti[1], code))
@@ -346,16 +356,11 @@ def _reference(
     }
 
 
-def _content(
-    message: Message, private: dict[str, str], terms: CreditTerms | None, *, told: bool
-) -> str:
-    """What a repeat must have in common with its original."""
-    code, currency = message.get(_PROCESSING_CODE), message.get(_CURRENCY)
-    content = f"{code}|{message.amount(_AMOUNT)}|{currency}|{message.get(_TO_ACCOUNT)}"
-    content += f"|{message.get(_REPLACEMENT) if told else None}|{private.get('OR')}"
-    if terms is None:
-        return content
-    return "|".join((content, *map(str, msgspec.structs.astuple(terms))))
+def _fingerprint(content: str, terms: Terms) -> bytes:
+    """Over what a repeat must have in common with its original."""
+    if terms is not None:
+        content = "|".join((content, *map(str, msgspec.structs.astuple(terms))))
+    return content_fingerprint(content)
 
 
 def _original(message: Message) -> str:

@@ -188,13 +188,13 @@ class MemoryRedisConnection:
             others = [s for name, s in self._cache.states.items() if name != cards[n]]
             return others[0] if others else state
         if fault is CacheFault.FORGED:
-            return state[:12] + _richer(state[12:], other_batch=False)
+            return state[:8] + _richer(state[8:], other_batch=False)
         if fault is CacheFault.TWIN:
             card_id = int(cards[n].rpartition("}")[2])
-            row = self._sealer.open(card_id, state)
+            row = self._sealer.open([card_id], [state])[0]
             if row is not None:
                 row.state = msgspec.msgpack.encode(_richer_state(row.state, other_batch=True))
-                return self._sealer.seal(card_id, row)
+                return self._sealer.seal([card_id], [row])[0]
         return state
 
 

@@ -245,7 +245,7 @@ async def test_a_state_that_another_key_sealed_is_unknown(backend: Backend) -> N
     one, two = backend.reservation(b"one"), backend.reservation(b"two")
     row = CardRow(b"facts", b"state", b"window")
     await one.reserve([1])
-    one._sealer = Sealer(b"a key of somebody else")
+    one._sealer = Sealer(b"a key of somebody else".ljust(32))
     await one.settle([1], [row])
     assert (await two.reserve([1]))[0].row is None
     one.close()

@@ -32,7 +32,7 @@ ANSWER_WITHIN_S = 0.25
 READ_TIMEOUT_S = 0.3
 _REVIVED_AFTER_S = 0.02
 _PROBE_PERIOD_S = 0.05
-_SEAL = Sealer(b"a key of the simulator only")
+_SEAL = Sealer(b"a key of the simulator only".ljust(32))
 
 encode = msgspec.msgpack.Encoder().encode
 
