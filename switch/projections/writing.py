@@ -63,32 +63,41 @@ do update set available_minor = b.available_minor + excluded.available_minor,
               held_minor = b.held_minor + excluded.held_minor
 """
 
-_HEADS = """
+
+def _by_place(*types: str) -> str:
+    """The values of a row out of arrays of these types, the i-th of each.
+
+    Where a row is written per card: `unnest` of many arrays keeps each in a store of its own first.
+    """
+    return ", ".join(f"(${n}::{name}[])[i]" for n, name in enumerate(types, 1))
+
+
+_PLACES = "generate_series(1, cardinality($1::bigint[])) as i"
+_HEAD = _by_place("bigint", "int", "smallint", *["bigint"] * 6, "timestamptz")
+_HEADS = f"""
 insert into card_head
-select * from unnest($1::bigint[], $2::int[], $3::smallint[], $4::bigint[], $5::bigint[],
-                     $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::timestamptz[])
+select {_HEAD} from {_PLACES}
 on conflict (card_id) do update set
     version = excluded.version, status = excluded.status,
     ecash_available = excluded.ecash_available, ecash_held = excluded.ecash_held,
     voucher_available = excluded.voucher_available, voucher_held = excluded.voucher_held,
     points_available = excluded.points_available, points_held = excluded.points_held,
     last_posted_at = excluded.last_posted_at
-"""
+"""  # noqa: S608 -- the types are named above
 
 # Most links change nothing here, and what is not written costs neither a row version nor log. Each
 # row is looked up: a join could be planned, while the table is small, to read it all for each card.
-_LIVES = """
+_LIFE = _by_place("bigint", "int", "smallint", "int", "int", "int", "boolean", "boolean")
+_LIVES = f"""
 insert into card_life
-select * from unnest($1::bigint[], $2::int[], $3::smallint[], $4::int[], $5::int[], $6::int[],
-                     $7::boolean[], $8::boolean[])
-    as new (card_id, programme_id, status, due_day, last_active_day, fee_month, ecash_there,
-            ecash_paid)
-where new is distinct from (select l from card_life as l where l.card_id = new.card_id)
+select {_LIFE} from {_PLACES}
+where row({_LIFE})::card_life is distinct from
+    (select l from card_life as l where l.card_id = ($1::bigint[])[i])
 on conflict (card_id) do update set
     programme_id = excluded.programme_id, status = excluded.status, due_day = excluded.due_day,
     last_active_day = excluded.last_active_day, fee_month = excluded.fee_month,
     ecash_there = excluded.ecash_there, ecash_paid = excluded.ecash_paid
-"""
+"""  # noqa: S608 -- as above
 
 _NEW_HOLDS = """
 insert into open_hold (card_id, version, purse, amount_minor, expires_at, merchant_id, ended_by)
