@@ -97,11 +97,12 @@ def _decide(
     refusal = check_secrets(request, card, moment, policy)
     if refusal is not None:
         return refusal
+    decided = OPERATIONS.get(request.operation)
+    if decided is not None:
+        return decided(request, card, moment, policy)
     if request.operation is Operation.HOLD:
         return open_hold(request, card, moment, policy)
-    if request.operation is Operation.TRANSFER:
-        return transfer(request, card, other, moment, policy)
-    return OPERATIONS[request.operation](request, card, moment, policy)
+    return transfer(request, card, other, moment, policy)
 
 
 def _decide_told(

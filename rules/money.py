@@ -13,6 +13,9 @@ POINTS_CURRENCY = "999"
 """ISO 4217 numeric code for "no currency": the loyalty purse counts points."""
 
 
+_POINTS = 90  # of DE 3; a member would be looked up anew in each message
+
+
 class Counts(enum.IntEnum):
     """What a link counts as in a reconciliation. The numbers are stored."""
 
@@ -28,11 +31,11 @@ class Purse(enum.IntEnum):
 
     ECASH = 60
     VOUCHER = 80
-    POINTS = 90
+    POINTS = _POINTS
 
     def currency(self, programme_currency: str) -> str:
         """The ISO 4217 numeric code in which this purse counts."""
-        return POINTS_CURRENCY if self is Purse.POINTS else programme_currency
+        return programme_currency if self != _POINTS else POINTS_CURRENCY
 
 
 def additional_amount(purse: int, amount_type: str, currency: str, amount_minor: int) -> str:

@@ -20,6 +20,7 @@ from rules.status import refusal_by_status
 
 __all__ = ["OPERATIONS"]
 
+_ACTIVE, _APPROVED = CardStatus.ACTIVE, Response.APPROVED
 _LIFE_DAYS_MAX = 36_525
 _PAID = CreditTerms(Origin.PAID, cashable=True)
 _RETURNED = CreditTerms(Origin.REFUND, cashable=False)
@@ -156,12 +157,12 @@ def _from_giver(card: WorkingCard, request: CardRequest, amount_minor: int) -> t
 
 
 def _redeem(request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy) -> Answer:
-    refusal = refusal_by_status(request, card, moment, CardStatus.ACTIVE)
+    refusal = refusal_by_status(request, card, moment, _ACTIVE)
     if refusal is not None:
         return refusal
     purse = card.state.purse(request.purse)
     amount_minor = request.amount_minor
-    response = Response.APPROVED
+    response = _APPROVED
     if purse.available_minor < amount_minor:
         if not request.partial_allowed or purse.available_minor == 0:
             return refuse(request, card, moment, Response.INSUFFICIENT, Rule.FUNDS)
@@ -181,7 +182,7 @@ def _redeem(request: CardRequest, card: WorkingCard, moment: Moment, policy: Pol
         postings=card_to_merchant(card, request, amount_minor),
         status_before=card.state.status,
         response=response,
-        answered_minor=amount_minor if response is Response.PARTIAL else None,
+        answered_minor=amount_minor if response is not _APPROVED else None,
     )
 
 

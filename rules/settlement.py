@@ -34,6 +34,8 @@ _DEBITS = frozenset({Operation.REDEEM, Operation.CASH_OUT, Operation.COMPLETION,
 _CREDITS = frozenset(
     {Operation.ACTIVATE, Operation.ACTIVATE_PREVALUED, Operation.LOAD, Operation.RETURN}
 )
+_COUNTED = dict.fromkeys(_DEBITS, Counts.DEBIT) | dict.fromkeys(_CREDITS, Counts.CREDIT)
+_MERCHANT, _NONE, _REVERSAL = AccountKind.MERCHANT, Counts.NONE, Operation.REVERSAL
 _DAYS_MAX = 7
 """How far from the calendar a business date may be."""
 
@@ -45,19 +47,15 @@ def count(operation: Operation, postings: Iterable[Posting]) -> tuple[Counts, in
     """
     to_merchant_minor = 0
     for posting in postings:
-        if posting.credit_kind is AccountKind.MERCHANT:
+        if posting.credit_kind is _MERCHANT:
             to_merchant_minor += posting.amount_minor
-        if posting.debit_kind is AccountKind.MERCHANT:
+        if posting.debit_kind is _MERCHANT:
             to_merchant_minor -= posting.amount_minor
     if to_merchant_minor == 0:
-        return Counts.NONE, 0
-    counts = Counts.NONE
-    if operation is Operation.REVERSAL:
+        return _NONE, 0
+    counts = _COUNTED.get(operation, _NONE)
+    if operation is _REVERSAL:
         counts = Counts.CREDIT_REVERSAL if to_merchant_minor > 0 else Counts.DEBIT_REVERSAL
-    elif operation in _DEBITS:
-        counts = Counts.DEBIT
-    elif operation in _CREDITS:
-        counts = Counts.CREDIT
     return counts, abs(to_merchant_minor) if counts else 0
 
 

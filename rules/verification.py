@@ -17,6 +17,8 @@ from rules.responses import Response, Rule
 
 __all__ = ["check_secrets"]
 
+_READ = Entry.READ
+
 
 def check_secrets(
     request: CardRequest, card: WorkingCard, moment: Moment, policy: Policy
@@ -25,7 +27,7 @@ def check_secrets(
     code_entered = request.code_digest is not None or _expiry_differs(request, card)
     pin_entered = request.pvv is not None
     if not code_entered and not pin_entered:
-        if request.entry is Entry.KEYED:
+        if request.entry is not _READ:
             return refuse(request, card, moment, Response.NO_SUCH_CARD, Rule.CARD)
         return None
     refusal = _check_code(request, card, policy) if code_entered else None

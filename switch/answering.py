@@ -54,7 +54,7 @@ class Answering:
                 counts.append(0)
             counts[group] += 1
             mti = message.mti
-            told.append((mti, answer.response.value))
+            told.append((mti, answer.response))
             offset_min = received.terminal.utc_offset_min if received.terminal else 0
             fields = reply_fields(message, mti, answer, time, offset_min)
             if received.private:

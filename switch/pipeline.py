@@ -51,6 +51,7 @@ TRIES_TOGETHER = 2
 """Tries of a whole batch; from then on each of its parts is tried alone."""
 FOREIGN_PAUSE_S = (0.001, 0.004)
 """How long a card that another worker has is left alone before it is asked for again."""
+_TRANSFER = Operation.TRANSFER
 _TOLD_WITHOUT_LINK = frozenset({Operation.BALANCE, Operation.LOT_SWEEP, Operation.DORMANCY_FEE})
 """Answers that no version of a row fences: a balance, and that nothing is due."""
 WATCH_PERIOD_S = 0.02
@@ -387,10 +388,10 @@ class Lane:
         for card_id, reserved in zip(
             card_ids, await self._reservation.reserve(card_ids), strict=True
         ):
-            if reserved.possession is Possession.BUSY:
-                busy.append(card_id)
-            elif reserved.row is not None:
+            if reserved.row is not None:
                 rows[card_id] = reserved.row
+            elif reserved.possession is Possession.BUSY:
+                busy.append(card_id)
         if busy:
             spare = self._pipeline.leave_to_others(batch, busy)
             if spare:
@@ -429,11 +430,11 @@ class Lane:
     ) -> None:
         """Rows not known, and of cards that may get no link: nothing tells of an old cache."""
         asked = {t.card_id for t in batch.tickets if t.request.operation in _TOLD_WITHOUT_LINK}
-        asked |= {t.other_id for t in batch.tickets if t.request.operation is Operation.TRANSFER}
+        asked |= {t.other_id for t in batch.tickets if t.request.operation is _TRANSFER}
         unread = [card for card in batch.card_ids if card not in known or card in asked]
-        for card_id in unread:
-            rows.pop(card_id, None)
         if unread:
+            for card_id in unread:
+                rows.pop(card_id, None)
             rows.update(await self._journal.read_cards(unread))
 
     def _decline_late(self, batch: Batch) -> None:
@@ -465,10 +466,9 @@ class Lane:
             else:
                 answer = decide(request, card, moment, policies.of(card.facts.programme_id))
             answers.append((ticket, answer))
-        changed = [card for card in working.values() if card.new]
         arguments = None
-        if changed or refusals:
-            arguments = batch_arguments(moment.batch_id, now, changed, refusals)
+        if refusals or any(card.new for card in working.values()):
+            arguments = batch_arguments(moment.batch_id, now, working.values(), refusals)
         return Decided(answers, working, arguments)
 
     async def _read_history(

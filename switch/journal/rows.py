@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -75,10 +75,10 @@ _decode_body = msgspec.msgpack.Decoder(LinkBody).decode
 def batch_arguments(
     batch_id: int,
     posted_at: datetime.datetime,
-    cards: Sequence[WorkingCard],
+    cards: Iterable[WorkingCard],
     refusals: Sequence[Refusal] = (),
 ) -> tuple[Any, ...]:
-    """The arguments of `append_batch`, rows in order of card, so that locks are taken in order.
+    """The arguments of `append_batch` for what is new on these cards, in order of card.
 
     The tuple is the batch: sent again unchanged, it meets itself.
     """

@@ -37,6 +37,7 @@ class Reserved(msgspec.Struct, frozen=True, gc=False):
     row: CardRow | None = None
 
 
+_GRANTED = Possession.GRANTED
 BUSY = Reserved(Possession.BUSY)
 GRANTED = Reserved(Possession.GRANTED)
 
@@ -147,7 +148,7 @@ class ReservationStore:
         }
         rows = iter(self._sealer.open(list(sealed), list(sealed.values())))
         return [
-            Reserved(Possession.GRANTED, next(rows))
+            Reserved(_GRANTED, next(rows))
             if isinstance(state, bytes)
             else (BUSY if state == 0 else GRANTED)
             for state in reply

@@ -24,6 +24,7 @@ __all__ = [
 
 _PAN, _TRACK2, _TRACK1, _ENTRY_MODE = DE.PAN, DE.TRACK2, DE.TRACK1, DE.ENTRY_MODE
 _PRIVATE = DE.PRIVATE
+_READ = Entry.READ
 _READ_MODES = ("02", "03", "05", "07", "09")
 _CUSTOMER_REASONS = ("4000", "4352", "4353")
 _MERCHANT_REASON = "4351"
@@ -115,7 +116,7 @@ def entry_mode(message: Message) -> Entry:
     """Read, unless DE 22 says otherwise. A mode that is none of the read ones is told nothing."""
     mode = message.get(_ENTRY_MODE)
     if mode is None or mode[:2] in _READ_MODES:
-        return Entry.READ
+        return _READ
     return Entry.KEYED
 
 

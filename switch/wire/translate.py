@@ -94,6 +94,7 @@ def _operations() -> dict[tuple[str, str], tuple[Operation, Purse]]:
 _OPERATIONS = _operations()
 _REFERRING = {"40": Operation.REVERSAL, "42": Operation.REVERSAL, "60": Operation.OUTCOME}
 _TOLD = frozenset({Operation.REVERSAL, Operation.OUTCOME, Operation.ADVICE, Operation.UPLOAD})
+_READ = Entry.READ
 _HAS_OTHER = frozenset({Operation.TRANSFER, Operation.REVERSAL})
 _NAMES_BY_ID = frozenset({Operation.RETURN, Operation.ADVICE})
 
@@ -169,7 +170,7 @@ class Translator:
         instant_s, local = self.instant(message, private, terminal, now_s)
         if not told:
             self.check_clock(instant_s, now_s)
-        entry = Entry.READ if told else entry_mode(message)
+        entry = _READ if told else entry_mode(message)
         card_id, digest = self._card(pan, private, entry)
         party = f"{link.acquirer_id}|{terminal.code}|{terminal.merchant_code}|{code}|{local}"
         if card_unknown := card_id < 0 and _is_about_advice(operation, message):
@@ -250,7 +251,7 @@ class Translator:
         A number that no card has gets an id of its own below 0: it goes the same way as a card.
         """
         card_id = self._tokens.get(pan)
-        if card_id and entry is Entry.READ and "CV" not in private:
+        if card_id and entry is _READ and "CV" not in private:
             return card_id, b""
         try:
             digest = self._tokens.digest(pan)

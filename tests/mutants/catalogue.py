@@ -161,7 +161,7 @@ MUTANTS = (
         "a receiver that cannot receive is believed without its row",
         "switch/pipeline.py",
         "        asked |= {t.other_id for t in batch.tickets"
-        " if t.request.operation is Operation.TRANSFER}\n",
+        " if t.request.operation is _TRANSFER}\n",
         "",
         (
             "tests/switch/test_pipeline_two_cards.py::"
