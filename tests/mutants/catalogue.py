@@ -453,7 +453,7 @@ MUTANTS = (
     Mutant(
         "a keyed number needs no secret",
         "rules/verification.py",
-        "        if request.entry is Entry.KEYED:\n            return refuse",
+        "        if request.entry is not _READ:\n            return refuse",
         "        if False:\n            return refuse",
         (f"{_RULES}secrets.py::test_a_keyed_card_looks_like_an_unknown_one",),
     ),
@@ -464,6 +464,15 @@ MUTANTS = (
         " and xid < pg_snapshot_xmin(pg_current_snapshot())",
         "",
         (f"{_PROJECTIONS}projector.py::test_a_late_commit_is_waited_for_and_comes_in_its_order",),
+    ),
+    Mutant(
+        "a unit of work that fails is left open",
+        "switch/journal/unit.py",
+        '                    await self.execute("rollback")\n',
+        "                    pass\n",
+        (
+            f"{_STORES}journal_unit.py::test_what_ends_well_is_committed_and_what_raises_leaves_nothing",
+        ),
     ),
     Mutant(
         "the projector follows the numbers of batches",
@@ -573,8 +582,8 @@ MUTANTS = (
     Mutant(
         "a repeat with another order is the first one's",
         "switch/wire/translate.py",
-        "    if terms is None:\n        return content\n",
-        "    return content\n",
+        "    if terms is not None:\n        content = ",
+        "    if False:\n        content = ",
         ("tests/operations/test_lot_life.py::test_an_order_that_was_not_filled_is_refunded_once",),
     ),
     # Limits

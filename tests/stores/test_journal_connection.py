@@ -54,6 +54,8 @@ NOW = datetime.datetime(2026, 11, 25, 23, 59, 59, 999_999, tzinfo=datetime.UTC)
         ("smallint[]", [], "{}"),
         ("int[]", [5], "{5}"),
         ("text[]", ["", "a,b", "{}"], '{"","a,b","{}"}'),
+        ("boolean[]", [True, False], "{t,f}"),
+        ("timestamptz[]", [NOW], '{"2026-11-25 23:59:59.999999+00"}'),
         ("bytea[]", [b"", b"\0\xff"], '{"\\\\x","\\\\x00ff"}'),
     ],
 )
