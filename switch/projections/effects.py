@@ -159,7 +159,10 @@ def fold(
     for key, (amount_minor, number) in sums.moved.items():
         _split(effects, key, amount_minor, number)
     for (programme_id, purse, *rest), owed in sums.liability.items():
-        currency = Purse(purse).currency(currencies[programme_id])
+        try:
+            currency = Purse(purse).currency(currencies[programme_id])
+        except (LookupError, ValueError):
+            raise ProjectionFault(f"programme {programme_id}: no purse {purse}") from None
         effects.liability[(programme_id, purse, currency, *rest)] = owed
     for link in sums.held:
         _follow_hold(effects, link)

@@ -235,6 +235,15 @@ async def test_a_link_that_cannot_be_read_is_named_and_stops_the_rest(
     assert await app.value("select links from projection_position") == 0
 
 
+async def test_a_purse_that_does_not_exist_is_named(world: World, app: Connection) -> None:
+    (card,) = await world.add_cards(1)
+    await world.do((card, world.request(Operation.LOAD, 1)))
+    await world.connection.script("update link set purse = 61 where version = 1")
+    with pytest.raises(ProjectionFault, match="no purse 61"):
+        await app.unit(lambda raw: step(raw, None))
+    assert await app.value("select links from projection_position") == 0
+
+
 async def test_the_switchs_role_deletes_nothing_and_changes_no_digest(
     world: World, app: Connection, sealer: Sealer
 ) -> None:
