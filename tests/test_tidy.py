@@ -393,7 +393,7 @@ def test_data_elements_go_by_their_names() -> None:
 UNFINISHED = re.compile(r"\b(?:TOD[O]|FIXM[E]|XX[X]|HAC[K])\b")
 ONE_MACHINE = re.compile(
     r"(?<![\w.])/(?:wor[k]|roo[t]|hom[e]/\w+|tmp/pla[n])\b"  # somebody's directories
-    r"|(?<![\w&#/])#\d+\b|\bissu[e] (?:no\. ?)?#?\d"  # numbers of somebody's tracker
+    r"|(?<![\w&#/])#(?!0{6}\b)\d+\b|\bissu[e] (?:no\. ?)?#?\d"  # a tracker's numbers; black is none
     r"|\b(?:sub-?)?agen[t]s?\b"
 )
 IN_DOCUMENTS = re.compile(r"\bhelper[s]\b|\b(?:this|last|earlier|next|another) sessio[n]\b")
