@@ -36,11 +36,9 @@ from switch.journal.bridge import Connection, bridge
 from switch.journal.connection import JournalConnection
 from switch.journal.migrate import migrate
 from switch.journal.rows import CARD_COLUMNS, LINK_COLUMNS, POSTING_COLUMNS
-from switch.journal.unit import UnitConnection
 from switch.keys import MasterKey
 from switch.progress import Progress
-from switch.projections.projector import step
-from switch.projections.reading import READER_SETTINGS
+from switch.projections.projector import reader, step
 from switch.projections.sealing import Sealer
 
 __all__ = ["main"]
@@ -213,9 +211,7 @@ async def _project(url: str, key: MasterKey, links: int, progress: Progress) -> 
             await connection.script(f"vacuum analyze {table}")
         await connection.close()
         own = await JournalConnection.open(url, timeout_s=10)
-        for setting in READER_SETTINGS.split(";"):
-            await own.rows(setting)
-        unit = UnitConnection(own)
+        unit = await reader(own)
         begun = time.perf_counter()
         done = 0
         while taken := await step(unit, sealer):

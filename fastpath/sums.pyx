@@ -258,7 +258,7 @@ cdef class LinkSums:
 
     cdef int _read_body(self, RowImage link, int64_t card_id, int64_t held_minor) except -1:
         cdef Reader body = _body_of(link, self._body)
-        cdef Py_ssize_t moves, i
+        cdef Py_ssize_t moves
         cdef int64_t purse = link.whole(self._purse)
         if _count(&body) < 8:
             raise ValueError("a body without its parts")

@@ -30,6 +30,8 @@ from rules.verification import check_secrets
 
 __all__ = ["decide", "lacks_history"]
 
+_TRANSFER = Operation.TRANSFER
+_ASKED = {**OPERATIONS, Operation.HOLD: open_hold}
 _NAMES_EARLIER = frozenset({Operation.REVERSAL, Operation.OUTCOME, Operation.UPLOAD})
 _WITHOUT_SECRETS = _NAMES_EARLIER | {
     *(Operation.ADVICE, Operation.HOLD_EXPIRY, Operation.LOT_SWEEP, Operation.DORMANCY_FEE)
@@ -97,12 +99,9 @@ def _decide(
     refusal = check_secrets(request, card, moment, policy)
     if refusal is not None:
         return refusal
-    decided = OPERATIONS.get(request.operation)
-    if decided is not None:
-        return decided(request, card, moment, policy)
-    if request.operation is Operation.HOLD:
-        return open_hold(request, card, moment, policy)
-    return transfer(request, card, other, moment, policy)
+    if request.operation is _TRANSFER:
+        return transfer(request, card, other, moment, policy)
+    return _ASKED[request.operation](request, card, moment, policy)
 
 
 def _decide_told(

@@ -14,10 +14,6 @@ from rules.requests import CardRequest, Operation
 from rules.responses import Response, ReversalState, Rule
 from rules.settlement import count
 
-# Members that nearly every decision needs: Python 3.11 looks each up in 140 ns.
-_CARD, _MERCHANT = AccountKind.CARD, AccountKind.MERCHANT
-_PARTIAL = Response.PARTIAL
-
 __all__ = [
     "Moment",
     "Policy",
@@ -28,7 +24,9 @@ __all__ = [
     "unknown_card",
 ]
 
-
+# Members that nearly every decision needs: Python 3.11 looks each up in 140 ns.
+_CARD, _MERCHANT = AccountKind.CARD, AccountKind.MERCHANT
+_PARTIAL = Response.PARTIAL
 _WITHOUT_BALANCE = frozenset(
     {
         *(Operation.REVERSAL, Operation.ADVICE, Operation.COMPLETION),

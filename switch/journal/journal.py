@@ -15,7 +15,7 @@ from rules.money import Counts
 from switch.journal.connection import JournalConnection
 from switch.journal.rows import CardRow, link_from_row
 from switch.journal.server import (
-    ConnectionLost,
+    STORE_ERRORS,
     ServerError,
     is_outcome_unknown,
     is_retryable,
@@ -90,8 +90,6 @@ on conflict (run) do update set written_at = excluded.written_at returning 1
 
 _encode_facts = msgspec.msgpack.Encoder().encode
 
-STORE_ERRORS = (ConnectionLost, ServerError)
-"""What a broken store can raise here."""
 NOT_SENT = (TypeError, ValueError, OverflowError)
 """What arguments raise that are not of their parameters' types, before anything is sent."""
 

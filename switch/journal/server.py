@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "STORE_ERRORS",
     "ConnectionLost",
     "ServerError",
     "is_outcome_unknown",
@@ -24,6 +25,10 @@ class ServerError(Exception):
         super().__init__(f"{sqlstate} {words}")
         self.severity = severity
         self.sqlstate = sqlstate
+
+
+STORE_ERRORS = (ConnectionLost, ServerError)
+"""What a broken store can raise on a lane's kind of connection."""
 
 
 def _fields(body: bytes) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from switch.journal.connection import JournalConnection
-from switch.journal.server import ConnectionLost, ServerError
+from switch.journal.server import STORE_ERRORS
 
 __all__ = ["UnitConnection"]
 
@@ -52,7 +52,7 @@ class UnitConnection:
             if not self._connection.closed:
                 with (
                     trio.CancelScope(shield=True),
-                    contextlib.suppress(ConnectionLost, ServerError),
+                    contextlib.suppress(*STORE_ERRORS),
                 ):
                     await self.execute("rollback")
             raise

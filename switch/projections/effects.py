@@ -67,7 +67,7 @@ class _WithHolds(msgspec.Struct, array_like=True, gc=False):
 
 
 class _Body(msgspec.Struct, array_like=True, gc=False):
-    """What is summed up of a link's body (`switch.journal.rows.LinkBody`)."""
+    """What is looked at of a link's body (`switch.journal.rows.LinkBody`)."""
 
     fingerprint: msgspec.Raw
     answer: msgspec.Raw

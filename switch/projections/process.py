@@ -21,7 +21,7 @@ import msgspec
 import trio
 
 from switch.journal.connection import JournalConnection
-from switch.journal.server import ConnectionLost, ServerError
+from switch.journal.server import STORE_ERRORS
 from switch.journal.unit import UnitConnection
 from switch.logs import configure, event
 from switch.prepare import load_master_key, load_saved_settings
@@ -131,7 +131,7 @@ async def note_checkpoints(
     """Write a checkpoint into the data directory each minute in which the journal has grown."""
     noted = newest_block(path)
     while True:
-        with contextlib.suppress(ConnectionLost, ServerError):
+        with contextlib.suppress(*STORE_ERRORS):
             connection = await JournalConnection.open(url, timeout_s=5)
             try:
                 block = await last_block(UnitConnection(connection))

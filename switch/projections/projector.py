@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from switch.journal.connection import JournalConnection
-from switch.journal.server import ConnectionLost, ServerError
+from switch.journal.server import STORE_ERRORS
 from switch.journal.unit import UnitConnection
 from switch.logs import event
 from switch.projections.effects import ProjectionFault, fold
@@ -31,7 +31,15 @@ from switch.projections.reading import (
 from switch.projections.sealing import Sealer, last_block, write_blocks
 from switch.projections.writing import write_effects
 
-__all__ = ["STEP_LINKS_MAX", "JournalBehind", "Overtaken", "programmes_of", "run_projector", "step"]
+__all__ = [
+    "STEP_LINKS_MAX",
+    "JournalBehind",
+    "Overtaken",
+    "programmes_of",
+    "reader",
+    "run_projector",
+    "step",
+]
 
 STEP_LINKS_MAX = 2_000
 _PERIOD_S = 0.2
@@ -131,14 +139,14 @@ async def run_projector(
     while True:
         try:
             connection = await JournalConnection.open(url, timeout_s=5)
-        except (ConnectionLost, ServerError) as error:
-            event(log, logging.WARNING, "projector-waits", error=str(error))
+        except STORE_ERRORS as error:
+            event(log, logging.WARNING, "projector-waits", error=type(error).__name__)
             await trio.sleep(_RETRY_S)
             continue
         try:
             await _follow(connection, sealer, after_step)
-        except (ConnectionLost, ServerError) as error:
-            event(log, logging.WARNING, "projector-lost-postgres", error=str(error))
+        except STORE_ERRORS as error:
+            event(log, logging.WARNING, "projector-lost-postgres", error=type(error).__name__)
         except (ProjectionFault, JournalBehind) as fault:
             event(log, logging.ERROR, "projector-halted", fault=str(fault))
         finally:
@@ -146,14 +154,19 @@ async def run_projector(
         await trio.sleep(_RETRY_S)
 
 
+async def reader(connection: JournalConnection) -> UnitConnection:
+    """A session set up to read the journal in the order of its commits."""
+    for setting in READER_SETTINGS.split(";"):
+        await connection.rows(setting)
+    return UnitConnection(connection)
+
+
 async def _follow(
     connection: JournalConnection, sealer: Sealer | None, after_step: Callable[[int], None]
 ) -> None:
     while not await connection.value("select pg_try_advisory_lock($1)", _LOCK):
         await trio.sleep(_RETRY_S)
-    for setting in READER_SETTINGS.split(";"):
-        await connection.rows(setting)
-    unit = UnitConnection(connection)
+    unit = await reader(connection)
     nothing_below = 0
     while True:
         # As long as no transaction has ended there is nothing to look for in any month.
