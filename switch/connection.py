@@ -1,8 +1,8 @@
 """One accepted connection: a socket, its `Link`, and what could not be sent yet.
 
-Sockets are non-blocking and used without Trio's stream layer: waiting for readability and calling
-`recv` and `send` directly saves what its layers cost at each wake-up, and a reply is sent
-from whatever task has it. A task of its own exists only while a peer does not read.
+Sockets are non-blocking and used without Trio's stream layer. None has a task of its own: a poller
+says when there is something to read, and a reply is sent from whatever task has it. Only a peer
+that does not read makes a task, for as long as it does not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import trio
 
+from switch.poller import Poller
 from switch.tls import TlsEnd, TlsFailed
 from switch.wire.link import CloseReason, Link, LinkState
 
@@ -29,42 +30,55 @@ class Connection:
         sock: socket.socket,
         link: Link,
         start: Callable[..., None],
+        poller: Poller[Connection],
         tls: TlsEnd | None = None,
     ) -> None:
-        """`start` starts a task beside the connection's own (a nursery's `start_soon`)."""
+        """`start` starts a task (a nursery's `start_soon`); the poller has the socket from now."""
         self.link = link
         self._tls = tls
         self._socket = sock
         self._start = start
         self._unsent = bytearray()
-        self._may_read = trio.Event()
+        self._poller = poller
+        self._reading = False
+        self._done = False
+        self._read_on()
 
-    async def receive(self) -> bytes:
-        """The next bytes; b"" when the peer is done or the link is. Waits while it is ahead."""
-        while not self.link.may_read():
-            if self.link.state in (LinkState.DRAINING, LinkState.CLOSED):
-                return b""
-            self._may_read = trio.Event()
-            await self._may_read.wait()
-        while True:
-            try:
-                await trio.lowlevel.wait_readable(self._socket)
-                data = self._socket.recv(RECEIVE_BYTES)
-                if self._tls is None or not data:
-                    return data
-                data = self._tls.receive(data)
-                self._write(self._tls.outgoing())
-                if data:
-                    return data
-            except BlockingIOError:
-                continue
-            except TlsFailed:
-                self._write(self._tls.outgoing() if self._tls else b"")  # the alert that says why
-                self.link.lost()
-                return b""
-            except (OSError, trio.ClosedResourceError):
-                self.link.lost()
-                return b""
+    def receive(self) -> bytes | None:
+        """What has come; None for nothing yet, b"" when the peer is done or the link is lost."""
+        try:
+            data = self._socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            self.link.lost()
+            return b""
+        if self._tls is None or not data:
+            return data
+        try:
+            data = self._tls.receive(data)
+        except TlsFailed:
+            self._write(self._tls.outgoing())  # the alert that says why
+            self.link.lost()
+            return b""
+        self._write(self._tls.outgoing())
+        return data or None
+
+    def _read_on(self) -> None:
+        if not self._reading and not self._done:
+            self._reading = True
+            self._poller.add(self._socket, self)
+
+    def pause(self) -> None:
+        """Read nothing; the peer is ahead of us. The link says when it goes on."""
+        if self._reading:
+            self._reading = False
+            self._poller.remove(self._socket)
+
+    def read_no_more(self) -> None:
+        """Nothing that still comes is of interest."""
+        self._done = True
+        self.pause()
 
     def send(self, data: bytes, replies: int) -> None:
         """Send so many replies now, framed, as far as the peer takes them; the rest follows."""
@@ -124,7 +138,7 @@ class Connection:
         if closed and not self.owes:
             self.shut()
         if closed or self.link.may_read():
-            self._may_read.set()
+            self._read_on()
 
     @property
     def owes(self) -> bool:
@@ -143,12 +157,19 @@ class Connection:
         self.link.drain()
         self._after_change()
 
+    def give_up(self) -> None:
+        """Nothing more is to be had from it."""
+        self.link.lost()
+        self._unsent.clear()
+        self._after_change()
+
     def shut(self) -> None:
-        """End both directions: the reader wakes and finds the end."""
+        """End both directions: the poller finds the end."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket, and wake whoever waits for it."""
+        self.read_no_more()
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()

@@ -1,6 +1,6 @@
 """From frames to requests: decode, authenticate, translate. The way back is `switch.answering`.
 
-All frames that one read held go through together, their MACs in one call. What needs no card is
+All frames that came together go through together, their MACs in one call. What needs no card is
 answered here at once; the rest goes into the pipeline as tickets.
 """
 
@@ -99,11 +99,13 @@ class Intake:
 
     # Frames in
 
-    def receive(self, connection: Connection, frames: list[Frame], now: float) -> None:
-        """Take the frames of one read all the way to tickets or replies."""
-        link = self.programme.links[connection.link.config.name]
+    def receive(self, arrived: Sequence[tuple[Connection, list[Frame]]], now: float) -> None:
+        """Take what came on connections of one port all the way to tickets or replies."""
+        link = self.programme.links[arrived[0][0].link.config.name]
         answers: list[tuple[Received, Answer]] = []
-        decoded = self._decode(connection, frames, now, answers)
+        decoded: list[Received] = []
+        for connection, frames in arrived:
+            decoded += self._decode(connection, frames, now, answers)
         verified = self._authenticate(decoded, link, answers, looked=False)
         self._go_on(verified, link, answers, looked=False)
 

@@ -17,6 +17,7 @@ from switch.config import Settings
 from switch.connection import Connection
 from switch.logs import RateLimited
 from switch.metrics import FrameRefusal, Metrics
+from switch.poller import Poller
 from switch.programme import AcquirerLink
 from switch.tls import TlsEnd
 from switch.wire.link import CloseReason, Frame, Link, LinkConfig, LinkState, Role
@@ -25,6 +26,9 @@ __all__ = ["Server", "link_config", "listening_socket", "private_listener"]
 
 _BACKLOG = 4096
 _ACCEPTS_PER_WAKE = 64
+_READS_AT_ONCE = 128
+"""Connections that are read before anything else has its turn."""
+_ENDING = frozenset({LinkState.DRAINING, LinkState.CLOSED})
 _LAST_REPLIES_S = 10.0
 """How long a peer that is done is waited for until it has taken what it is owed."""
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -62,7 +66,7 @@ class Server:
     def __init__(
         self,
         metrics: Metrics,
-        on_frames: Callable[[Connection, list[Frame], float], None],
+        on_frames: Callable[[list[tuple[Connection, list[Frame]]], float], None],
         *,
         connections_max: int,
     ) -> None:
@@ -88,16 +92,22 @@ class Server:
 
         `config` is asked at each new connection.
         """
-        with listener:
-            await self._accept(listener, config, tls_context)
+        poller: Poller[Connection] = Poller(at_once_max=_READS_AT_ONCE)
+        try:
+            with listener:
+                await self._accept(listener, config, tls_context, poller)
+        finally:
+            poller.close()
 
     async def _accept(
         self,
         listener: socket.socket,
         config: Callable[[], LinkConfig],
         tls_context: ssl.SSLContext | None,
+        poller: Poller[Connection],
     ) -> None:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read_all, poller, nursery)
             while not self._draining:
                 await trio.lowlevel.wait_readable(listener)
                 for _ in range(_ACCEPTS_PER_WAKE):
@@ -110,7 +120,7 @@ class Server:
                             self._limited.event(logging.ERROR, "accept-failed", error=error.errno)
                             await trio.sleep(0.1)
                         break
-                    self._admit(sock, config(), tls_context, nursery)
+                    self._admit(sock, config(), tls_context, nursery, poller)
 
     def _admit(
         self,
@@ -118,6 +128,7 @@ class Server:
         config: LinkConfig,
         tls_context: ssl.SSLContext | None,
         nursery: trio.Nursery,
+        poller: Poller[Connection],
     ) -> None:
         if self._draining:
             sock.close()
@@ -133,33 +144,60 @@ class Server:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         link = Link(config, Role.SERVER, trio.current_time())
         tls = None if tls_context is None else TlsEnd(tls_context)
-        connection = Connection(sock, link, nursery.start_soon, tls)
-        self._connections.add(connection)
+        self._connections.add(Connection(sock, link, nursery.start_soon, poller, tls))
         self._metrics.link_up(config.name)
-        nursery.start_soon(self._read, connection)
 
-    async def _read(self, connection: Connection) -> None:
+    async def _read_all(self, poller: Poller[Connection], nursery: trio.Nursery) -> None:
+        """Read what has come on any connection, and hand it on together."""
+        while True:
+            arrived: list[tuple[Connection, list[Frame]]] = []
+            ready = await poller.ready()
+            now = trio.current_time()
+            for connection in ready:
+                try:
+                    frames = self._read(connection, now)
+                except Exception as error:
+                    self._give_up(connection, error)
+                    frames = []
+                if frames:
+                    arrived.append((connection, frames))
+                if connection.link.state in _ENDING:
+                    connection.read_no_more()
+                    nursery.start_soon(self._part, connection)
+            if arrived:
+                try:
+                    self._on_frames(arrived, now)
+                except Exception as error:
+                    for connection, _ in arrived:
+                        self._give_up(connection, error)
+
+    def _read(self, connection: Connection, now: float) -> list[Frame]:
+        data = connection.receive()
+        link = connection.link
+        if data is None:
+            return []
+        if not data:
+            link.receive_eof(now)
+            return []
+        keepalives = link.keepalives
+        frames = link.receive_bytes(data, now)
+        if link.keepalives != keepalives:
+            self._metrics.keepalives.inc(link.keepalives - keepalives)
+        if not link.may_read():
+            connection.pause()
+        return frames
+
+    def _give_up(self, connection: Connection, error: Exception) -> None:
+        self._limited.event(logging.ERROR, "connection-failed", exception=error)
+        connection.give_up()
+
+    async def _part(self, connection: Connection) -> None:
+        """Send what is still owed, then close."""
         link = connection.link
         try:
-            while True:
-                data = await connection.receive()
-                now = trio.current_time()
-                if not data:
-                    link.receive_eof(now)
-                    break
-                keepalives = link.keepalives
-                frames = link.receive_bytes(data, now)
-                if link.keepalives != keepalives:
-                    self._metrics.keepalives.inc(link.keepalives - keepalives)
-                if frames:
-                    self._on_frames(connection, frames, now)
-                if link.state in (LinkState.DRAINING, LinkState.CLOSED):
-                    break
             with trio.move_on_after(_LAST_REPLIES_S):
                 while link.state is LinkState.DRAINING or connection.owes:
                     await trio.sleep(0.01)
-        except Exception as error:
-            self._limited.event(logging.ERROR, "connection-failed", exception=error)
         finally:
             self._connections.discard(connection)
             self._metrics.link_down(link.config.name)

@@ -100,7 +100,7 @@ class Office:
 
     def deliver(self, *requests: Request) -> None:
         frames = [Frame(request.frame, b"") for request in requests]
-        self.intake.receive(self.line, frames, trio.current_time())  # type: ignore[arg-type]
+        self.intake.receive([(self.line, frames)], trio.current_time())  # type: ignore[list-item]
 
     def replies(self) -> list[bytes]:
         """What was sent since it was asked before."""

@@ -53,10 +53,11 @@ async def serve_echo(
     """A server whose replies are its requests; its port, what it got, how many are connected."""
     got: list[Frame] = []
 
-    def echo(connection: Connection, frames: list[Frame], _now: float) -> None:
-        got.extend(frames)
-        messages = [frame.message for frame in frames]
-        connection.send(pack_many(CONFIG.header, messages), len(messages))
+    def echo(arrived: list[tuple[Connection, list[Frame]]], _now: float) -> None:
+        for connection, frames in arrived:
+            got.extend(frames)
+            messages = [frame.message for frame in frames]
+            connection.send(pack_many(CONFIG.header, messages), len(messages))
 
     server = Server(Metrics(), echo, connections_max=10)
     listener = listening_socket("127.0.0.1", 0)
