@@ -26,9 +26,10 @@ from switch.journal.journal import JournalDown, JournalSession
 from switch.journal.witness import Witness
 from switch.key_desk import KeyDesk
 from switch.keys import derive
+from switch.lane import Lane
 from switch.logs import configure, event
 from switch.metrics import Metrics, Store, StoreFault, http_response, request_path
-from switch.pipeline import Lane, Pipeline
+from switch.pipeline import Pipeline
 from switch.policies import load_policies, watch_policies
 from switch.prepare import load_master_key, load_saved_settings
 from switch.programme import ProgrammeSource

@@ -101,6 +101,41 @@ local function release(keys, args)
     return #mine
 end
 
+-- ARGV[1] holder, ARGV[2] as for reserve, ARGV[3] how many cards of the list are settled, ARGV[4+]
+-- their states; the other cards are reserved after that. Output: as reserve's, for these. 0 also for
+-- a card that was settled here and that somebody waits for: or else who has it would keep it for ever.
+local function exchange(keys, args)
+    local count = tonumber(args[3])
+    local back, states, waited = {keys[1], keys[2]}, {args[1]}, {}
+    for i = 1, count do
+        back[i + 2] = keys[i + 2]
+        states[i + 1] = args[i + 3]
+    end
+    if redis.call('EXISTS', keys[2]) == 1 then
+        local waits = redis.call('HMGET', keys[2], unpack(back, FIRST))
+        for i = 1, count do
+            if waits[i] then waited[back[i + 2]] = true end
+        end
+    end
+    settle(back, states)
+    local wanted, places, answer = {keys[1], keys[2]}, {}, {}
+    for i = FIRST + count, #keys do
+        local place = i - count - FIRST + 1
+        if waited[keys[i]] then
+            answer[place] = 0
+        else
+            wanted[#wanted + 1] = keys[i]
+            places[#places + 1] = place
+        end
+    end
+    if #places > 0 then
+        local taken = reserve(wanted, args)
+        for i, place in ipairs(places) do answer[place] = taken[i] end
+    end
+    return answer
+end
+
 redis.register_function('cardswitch1_reserve', reserve)
+redis.register_function('cardswitch1_exchange', exchange)
 redis.register_function('cardswitch1_settle', settle)
 redis.register_function('cardswitch1_release', release)

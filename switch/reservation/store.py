@@ -8,7 +8,8 @@ condition refuses whoever was second. Slower, never wrong.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 import trio
@@ -38,6 +39,7 @@ class Reserved(msgspec.Struct, frozen=True, gc=False):
 
 
 _GRANTED = Possession.GRANTED
+_NONE: Mapping[int, CardRow] = MappingProxyType({})
 BUSY = Reserved(Possession.BUSY)
 GRANTED = Reserved(Possession.GRANTED)
 
@@ -136,9 +138,20 @@ class ReservationStore:
         self._down_until = -1.0
         return reply
 
-    async def reserve(self, card_ids: Sequence[int]) -> list[Reserved]:
-        """Take these cards for this lane's batch, as far as no other has them."""
-        reply = await self._call("reserve", card_ids, self._possession_ms)
+    async def reserve(
+        self, card_ids: Sequence[int], settled: Mapping[int, CardRow] = _NONE
+    ) -> list[Reserved]:
+        """Take these cards for this lane's batch, as far as no other has them.
+
+        `settled` are given back first, as by `settle`. One of them that another worker waits for
+        is that worker's turn: it is not taken again.
+        """
+        if settled:
+            states = self._sealer.seal(list(settled), settled.values())
+            both = (*settled, *card_ids)
+            reply = await self._call("exchange", both, self._possession_ms, len(settled), *states)
+        else:
+            reply = await self._call("reserve", card_ids, self._possession_ms)
         if not isinstance(reply, list) or len(reply) != len(card_ids):
             return [GRANTED] * len(card_ids)
         sealed = {

@@ -90,6 +90,7 @@ def die() -> None:
 def wrap(plan: Plan) -> None:
     append: Callable[..., Any] = JournalSession.append
     settle: Callable[..., Any] = ReservationStore.settle
+    reserve: Callable[..., Any] = ReservationStore.reserve
     send: Callable[..., Any] = Connection.send
     write: Callable[..., Any] = Connection._write
     receive: Callable[..., Any] = Intake.receive
@@ -124,6 +125,11 @@ def wrap(plan: Plan) -> None:
             die()
         await settle(self, *rest)
 
+    async def dying_reserve(self: ReservationStore, card_ids: Any, settled: Any = ()) -> Any:
+        if settled and plan.due("told"):
+            die()
+        return await reserve(self, card_ids, settled)
+
     def dying_send(self: Connection, *rest: Any) -> None:
         send(self, *rest)
         if plan.due("half-told"):
@@ -140,6 +146,7 @@ def wrap(plan: Plan) -> None:
     Pipeline.submit = dying_submit  # type: ignore[method-assign]
     JournalSession.append = dying_append  # type: ignore[method-assign]
     ReservationStore.settle = dying_settle  # type: ignore[method-assign]
+    ReservationStore.reserve = dying_reserve  # type: ignore[method-assign]
     Connection.send = dying_send  # type: ignore[method-assign]
 
 

@@ -7,6 +7,7 @@ statement does in SQL. Between the two stand the faults.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import enum
 from collections import defaultdict
@@ -256,6 +257,12 @@ def _rows(names: list[str], columns: Sequence[Any]) -> list[dict[str, Any]]:
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
+def _append_unheard(database: MemoryDatabase, args: tuple[Any, ...]) -> None:
+    """What a server does for a connection that is gone: nobody hears of its error either."""
+    with contextlib.suppress(ServerError):
+        database.append_batch(args)
+
+
 class MemoryConnection:
     """A connection as the session uses it; any fault closes it, as one does."""
 
@@ -284,7 +291,7 @@ class MemoryConnection:
         if fault in (AppendFault.LOST_NOT_APPLIED, AppendFault.ZOMBIE):
             await trouble.there()
             if fault is AppendFault.ZOMBIE:
-                trouble.later(time_s, lambda: database.append_batch(args))
+                trouble.later(time_s, lambda: _append_unheard(database, args))
             raise self._lost()
         if fault is AppendFault.DEADLOCK:
             raise server_error("40P01")

@@ -97,6 +97,18 @@ class MemoryCache:
         self._give_up(mine)
         return len(mine)
 
+    def exchange(
+        self, cards: Sequence[str], holder: bytes, args: Sequence[Any], *, twice: bool = False
+    ) -> list[bytes | int]:
+        """Settle the first cards, then reserve the others but what somebody waits for."""
+        possession_ms, count, *states = args
+        settled, wanted = cards[:count], cards[count:]
+        waited = self.waits.intersection(settled)
+        self.settle(settled, holder, states)
+        taken = [card for card in wanted if card not in waited]
+        answers = iter(self.reserve(taken, holder, possession_ms, twice=twice))
+        return [0 if card in waited else next(answers) for card in wanted]
+
     def release(self, cards: Sequence[str], holder: bytes, forget: bool) -> int:
         """Free the cards that are still this holder's; forget the states of all."""
         mine = self._own(cards, holder)
@@ -158,6 +170,7 @@ class MemoryRedisConnection:
         if not self._alive():
             raise Killed
         if isinstance(reply, list):
+            cards = cards[len(cards) - len(reply) :]
             reply = [self._lie(fault, cards, n, state) for n, state in enumerate(reply)]
         return reply
 
@@ -172,6 +185,8 @@ class MemoryRedisConnection:
     ) -> object:
         if function == "cardswitch1_reserve":
             return self._cache.reserve(cards, holder, args[0], twice=twice)
+        if function == "cardswitch1_exchange":
+            return self._cache.exchange(cards, holder, args, twice=twice)
         if function == "cardswitch1_settle":
             return self._cache.settle(cards, holder, args)
         if function == "cardswitch1_release":

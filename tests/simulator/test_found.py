@@ -8,7 +8,7 @@ import datetime
 import pytest
 import trio
 
-import switch.pipeline
+import switch.lane
 
 from .judge import verdict
 from .messages import CARD_BASE
@@ -58,7 +58,7 @@ def test_a_terminal_ahead_of_time_finds_its_sale_in_the_month_before() -> None:
 
 
 def test_without_slack_that_sale_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(switch.pipeline, "CLOCK_SLACK", datetime.timedelta(0))
+    monkeypatch.setattr(switch.lane, "CLOCK_SLACK", datetime.timedelta(0))
     assert "barred though it was known" in verdict(run(ahead_of_the_month()))
 
 

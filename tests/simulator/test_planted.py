@@ -28,7 +28,8 @@ from rules.window import Window
 from switch.batch import Ticket
 from switch.journal import journal
 from switch.journal.journal import JournalSession, Outcome
-from switch.pipeline import Batch, Decided, Lane, Pipeline
+from switch.lane import Decided, Lane
+from switch.pipeline import Batch, Pipeline
 from switch.reservation import store
 
 from .many import fault_of

@@ -15,7 +15,8 @@ from rules.ledger import Answer
 from rules.policy import Limits, Policies, Policy
 from switch.journal.journal import JournalDown
 from switch.journal.rows import Refusal
-from switch.pipeline import Lane, Pipeline, Ticket
+from switch.lane import Lane
+from switch.pipeline import Pipeline, Ticket
 from switch.reservation.store import Sealer
 
 from .clock import pause

@@ -11,7 +11,7 @@ import itertools
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from rules.requests import CardRequest, Operation, Terminal
 from switch.journal import migrate as migrations
 from switch.journal.journal import BatchRejected, HistoryQuery, JournalDown, Outcome
 from switch.journal.rows import CardRow, Refusal, link_from_row
-from switch.pipeline import Lane, Pipeline, Ticket
+from switch.lane import Lane
+from switch.pipeline import Pipeline, Ticket
 from switch.reservation.store import Possession, Reserved
 
 __all__ = [
@@ -219,7 +220,12 @@ class FakeCache:
         self.released: list[list[int]] = []
         self.pause_s = 0.0
 
-    async def reserve(self, card_ids: Sequence[int]) -> list[Reserved]:
+    async def reserve(
+        self, card_ids: Sequence[int], settled: Mapping[int, CardRow] | None = None
+    ) -> list[Reserved]:
+        if settled:
+            self.settled.append(list(settled))
+            self.states.update(settled)
         self.reserved.append(list(card_ids))
         await trio.sleep(self.pause_s)
         return [
