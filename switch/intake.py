@@ -140,6 +140,9 @@ class Intake:
                 answers.append((received, self._refusal(received, refused.response, refused.rule)))
             except FormatError as error:
                 answers.append((received, self._format_refusal(received, error)))
+            except Exception as error:  # it must not cost those that came with it their answers
+                self.fault("intake", error)
+                answers.append((received, self._plain(received, Response.FAULT, Rule.FAULT)))
             else:
                 if isinstance(ticket, Ticket):
                     # A PIN block that none of the known keys opens may be made with a new one.

@@ -8,9 +8,10 @@ through as one batch (docs/performance.md).
 
 from __future__ import annotations
 
+import itertools
 import selectors
 import socket
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import trio
 
@@ -23,9 +24,11 @@ class Poller(Generic[T]):
     """Sockets to be read, each with what it belongs to."""
 
     def __init__(self, *, at_once_max: int) -> None:
-        """`at_once_max`: how many `ready` returns at most; the others are first the next time."""
+        """`at_once_max`: how many `ready` returns at most; the others come first the next time."""
         self._selector = selectors.DefaultSelector()
         self._at_once_max = at_once_max
+        self._left: dict[socket.socket, T] = {}
+        """Found ready, and not told of yet."""
 
     def add(self, sock: socket.socket, owner: T) -> None:
         """Wait for this socket, too. KeyError if it is there already."""
@@ -34,15 +37,19 @@ class Poller(Generic[T]):
     def remove(self, sock: socket.socket) -> None:
         """Wait for it no more; before it is closed. KeyError if it is not there."""
         self._selector.unregister(sock)
+        self._left.pop(sock, None)
 
     async def ready(self) -> list[T]:
         """Wait until some can be read, or have ended; whose they are."""
-        while True:
+        if self._left:
+            await trio.lowlevel.checkpoint()
+        while not self._left:
             await trio.lowlevel.wait_readable(self._selector.fileno())
-            # The kernel tells those again that are left over, and tells them first.
-            found = self._selector.select(0)[: self._at_once_max]
-            if found:
-                return [key.data for key, _ in found]
+            self._left = {
+                cast("socket.socket", key.fileobj): key.data for key, _ in self._selector.select(0)
+            }
+        now = list(itertools.islice(self._left, self._at_once_max))
+        return [self._left.pop(sock) for sock in now]
 
     def close(self) -> None:
         """Let go of all of them."""

@@ -22,6 +22,7 @@ class Mutant(NamedTuple):
 
 _RULES, _STORES, _SIM = "tests/rules/test_rules_", "tests/stores/test_", "tests/simulator/test_"
 _PIPELINE, _PROJECTIONS = "tests/switch/test_pipeline.py::test_", "tests/projections/test_"
+_LANE, _SERVER = "tests/switch/test_lane.py::test_", "tests/switch/test_server.py::test_"
 _APPEND = "switch/journal/migrations/0011_append_in_one_pass.sql"
 _LUA = "switch/reservation/library.lua"
 
@@ -136,7 +137,7 @@ MUTANTS = (
     # The pipeline
     Mutant(
         "answers leave before the commit",
-        "switch/pipeline.py",
+        "switch/lane.py",
         "            outcome = Outcome.COMMITTED\n",
         "            outcome = Outcome.COMMITTED\n"
         "            self._observer.answered(decided.answers)\n"
@@ -145,21 +146,21 @@ MUTANTS = (
     ),
     Mutant(
         "a stale batch is decided again from the cache",
-        "switch/pipeline.py",
+        "switch/lane.py",
         "            cached = False\n            self._decline_late(batch)\n",
         "            self._decline_late(batch)\n",
         (f"{_PIPELINE}a_stale_batch_is_decided_again_from_the_rows",),
     ),
     Mutant(
         "a balance is told from the cache",
-        "switch/pipeline.py",
+        "switch/lane.py",
         "if card not in known or card in asked]",
         "if card not in known]",
         (f"{_PIPELINE}a_balance_is_read_from_the_row_whatever_the_cache_says",),
     ),
     Mutant(
         "a receiver that cannot receive is believed without its row",
-        "switch/pipeline.py",
+        "switch/lane.py",
         "        asked |= {t.other_id for t in batch.tickets"
         " if t.request.operation is _TRANSFER}\n",
         "",
@@ -170,15 +171,15 @@ MUTANTS = (
     ),
     Mutant(
         "a lane is cancelled in its batch",
-        "switch/pipeline.py",
-        "            with trio.CancelScope(shield=True):\n"
-        "                await self.carry(batch)\n",
-        "            await self.carry(batch)\n",
+        "switch/lane.py",
+        "                with trio.CancelScope(shield=True):\n"
+        "                    await self._carry(batch)\n",
+        "                await self._carry(batch)\n",
         (f"{_PIPELINE}a_lane_that_is_cancelled_finishes_its_batch_first",),
     ),
     Mutant(
         "one poisonous card spoils its batch",
-        "switch/pipeline.py",
+        "switch/lane.py",
         "            if len(parts) > 1 or cached:\n",
         "            if False:\n",
         (f"{_PIPELINE}a_poisonous_card_gets_96_and_its_neighbours_do_not_notice",),
@@ -192,7 +193,7 @@ MUTANTS = (
     ),
     Mutant(
         "originals are looked for without regard to clocks that ran ahead",
-        "switch/pipeline.py",
+        "switch/lane.py",
         "CLOCK_SLACK = datetime.timedelta(days=2)",
         "CLOCK_SLACK = datetime.timedelta(0)",
         (f"{_SIM}found.py::test_a_terminal_ahead_of_time_finds_its_sale_in_the_month_before",),
@@ -232,6 +233,71 @@ MUTANTS = (
         'card_id.to_bytes(8, "big", signed=True) + body',
         "bytes(8) + body",
         (f"{_STORES}reservation.py::test_another_cards_state_is_ignored",),
+    ),
+    Mutant(
+        "a card that another waits for is taken again",
+        _LUA,
+        "if waits[i] then waited[back[i + 2]] = true end",
+        "if false then waited[back[i + 2]] = true end",
+        (f"{_STORES}reservation.py::test_a_card_that_another_waits_for_is_its_turn",),
+    ),
+    Mutant(
+        "what is given back with the next reservation is forgotten",
+        _LUA,
+        "    settle(back, states)\n",
+        "",
+        (
+            f"{_STORES}reservation.py::"
+            "test_what_is_given_back_is_there_for_the_next_and_what_is_asked_for_is_taken",
+        ),
+    ),
+    Mutant(
+        "a lane keeps its last cards when it ends",
+        "switch/lane.py",
+        "        finally:\n"
+        "            with trio.CancelScope(shield=True):\n"
+        "                await self._settle()\n",
+        "        finally:\n            pass\n",
+        (f"{_LANE}a_lane_that_ends_gives_its_cards_back",),
+    ),
+    Mutant(
+        "another lane asks for a card before it is known to be free",
+        "switch/pipeline.py",
+        "        for card_id in owned:\n            if card_id in batch",
+        "        for card_id in ():\n            if card_id in batch",
+        (f"{_LANE}a_card_is_the_lanes_until_redis_knows_that_it_is_not",),
+    ),
+    Mutant(
+        "a batch that is held up holds up all",
+        "switch/pipeline.py",
+        "return trio.current_time() >= self._taken_at + HASTEN_AFTER_S",
+        "return False",
+        (f"{_LANE}what_is_on_its_way_and_held_up_holds_up_nothing_else",),
+    ),
+    # Connections
+    Mutant(
+        "one message's fault costs the others their answers",
+        "switch/intake.py",
+        "            except Exception as error:  # it must",
+        "            except ZeroDivisionError as error:  # it must",
+        (f"{_STORES}intake.py::test_a_message_that_meets_a_fault_costs_no_other_its_answer",),
+    ),
+    Mutant(
+        "a peer that is ahead is read all the same",
+        "switch/server.py",
+        "            connection.pause()\n",
+        "            pass\n",
+        (f"{_SERVER}a_peer_that_is_ahead_is_read_again_once_it_has_its_replies",),
+    ),
+    Mutant(
+        "who was left over waits for ever",
+        "switch/poller.py",
+        "        if self._left:\n            await trio.lowlevel.checkpoint()\n",
+        "        self._left.clear()\n",
+        (
+            "tests/switch/test_poller.py::"
+            "test_what_is_left_over_has_its_turn_before_who_has_had_one",
+        ),
     ),
     # Repeats
     Mutant(
@@ -321,7 +387,7 @@ MUTANTS = (
     ),
     Mutant(
         "what a quiet card remembers is not looked for in the openings",
-        "switch/pipeline.py",
+        "switch/lane.py",
         "                working[card_id].archived_version = version",
         "                pass",
         (f"{_PIPELINE}the_repeat_of_what_was_archived_is_told_so_once_it_was_looked_for",),

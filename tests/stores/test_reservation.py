@@ -459,3 +459,52 @@ async def test_notices_go_on_after_the_server_was_away(stores: Stores, lane: Mak
                 await holder.release([card_id])
                 await trio.sleep(0.05)
         assert heard[0][0] <= card_id
+
+
+# -- giving back and taking in one call -----------------------------------------------------------
+
+
+async def test_what_is_given_back_is_there_for_the_next_and_what_is_asked_for_is_taken(
+    lane: Makes,
+) -> None:
+    first, second = lane(), lane()
+    await first.reserve([1, 2])
+    answers = await first.reserve([3, 4], {1: row("one"), 2: row("two")})
+    assert [one.possession for one in answers] == [GRANTED, GRANTED]
+    assert [one.row for one in await second.reserve([2, 1])] == [row("two"), row("one")]
+    assert await possession(second, 3, 4) == [BUSY, BUSY]
+
+
+async def test_a_card_that_is_needed_again_comes_with_its_new_state(lane: Makes) -> None:
+    first, second = lane(), lane()
+    await first.reserve([1, 2])
+    answers = await first.reserve([2, 3], {1: row("one"), 2: row("two")})
+    assert [one.row for one in answers] == [row("two"), None]
+    assert await possession(second, 2) == [BUSY]
+
+
+async def test_a_card_that_another_waits_for_is_its_turn(lane: Makes) -> None:
+    """Else who has much to do on a card would keep it for ever."""
+    greedy, waiting = lane(), lane()
+    await greedy.reserve([1, 2])
+    async with listening(waiting) as heard:
+        assert await possession(waiting, 1) == [BUSY]
+        answers = await greedy.reserve([2, 1, 5], {1: row("one"), 2: row("two")})
+        assert [one.possession for one in answers] == [GRANTED, BUSY, GRANTED]
+        await until(lambda: heard == [[1]])
+        assert await known(waiting, 1) == row("one")
+        # nobody waits any more, it does not give way again
+        await waiting.release([1])
+        await greedy.reserve([1])
+        assert [one.possession for one in await greedy.reserve([1], {1: row()})] == [GRANTED]
+
+
+async def test_who_has_lost_a_card_meanwhile_brings_back_no_state(lane: Makes) -> None:
+    slow, other = lane(possession_ms=50), lane()
+    await slow.reserve([1])
+    await trio.sleep(0.1)
+    await other.reserve([1])
+    answers = await slow.reserve([1, 2], {1: row("late")})
+    assert [one.possession for one in answers] == [BUSY, GRANTED]
+    await other.release([1])
+    assert await known(other, 1) is None

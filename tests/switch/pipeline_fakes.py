@@ -217,6 +217,8 @@ class FakeCache:
         """Cards that another worker has."""
         self.reserved: list[list[int]] = []
         self.settled: list[list[int]] = []
+        self.exchanged: list[list[int]] = []
+        """What was settled together with the reservation of something else."""
         self.released: list[list[int]] = []
         self.pause_s = 0.0
 
@@ -224,7 +226,7 @@ class FakeCache:
         self, card_ids: Sequence[int], settled: Mapping[int, CardRow] | None = None
     ) -> list[Reserved]:
         if settled:
-            self.settled.append(list(settled))
+            self.exchanged.append(list(settled))
             self.states.update(settled)
         self.reserved.append(list(card_ids))
         await trio.sleep(self.pause_s)
