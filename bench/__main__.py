@@ -28,6 +28,7 @@ _RATES = (2_000, 5_000, 10_000, 20_000, 30_000)
 _BUYERS = 4_000
 _FRAMES_PER_SECOND = 40_000
 """How many messages are built for each second of a closed loop: more than can be answered."""
+_MIXED_FRAMES_PER_SECOND = 20_000
 
 RATIOS_LEAST = {"switch / naive": 8.0, "switch / Postgres alone": 0.09}
 """What `--check` asks for. Below the medians seen (docs/performance.md) by what machines vary."""
@@ -102,9 +103,16 @@ class Bench:
             *((f"CPU of {part}", f"{used} us") for part, used in self.result["cpu_us"].items()),
         ]
 
-    def _several(self, name: str, tell: Callable[[dict[str, Any]], str], **options: object) -> None:
+    def _several(
+        self,
+        name: str,
+        tell: Callable[[dict[str, Any]], str],
+        of_turn: Callable[[int], dict[str, int]] = lambda _turn: {},
+        **options: object,
+    ) -> None:
         """Turns of one load; the one of median rate stands for them."""
-        turns = [self._load(name, **options) for _ in range(self._arguments.runs)]
+        runs = range(self._arguments.runs)
+        turns = [self._load(name, **options, **of_turn(turn)) for turn in runs]
         turns.sort(key=lambda turn: turn["per_second"])
         middle = turns[len(turns) // 2]
         self.result[name] = {"median": middle, "turns": turns}
@@ -115,8 +123,12 @@ class Bench:
         whole = {"links": self._arguments.links, "in_flight": self._arguments.in_flight}
         self._several("one in flight", _latency, links=1, in_flight=1, frames=20_000)
         self._several("1,000 lock-step terminals", _rate, links=1000, in_flight=1000)
-        for name in ("hot-merchant", "hot-card", "decline", "mixed"):
+        for name in ("hot-merchant", "hot-card", "decline"):
             self._several(name.replace("-", " "), _rate, scenario=name, **whole)
+        frames = round(self._arguments.seconds * _MIXED_FRAMES_PER_SECOND)
+        fresh = _fresh_cards(self._arguments.seconds)
+        whole |= {"scenario": "mixed", "frames": frames}
+        self._several("mixed", _rate, lambda turn: {"fresh_from": turn * fresh}, **whole)
 
     def open_loop(self) -> None:
         """Latency from the intended instant, at rising rates; stops where it falls far behind."""
@@ -150,6 +162,11 @@ class Bench:
         middle = turns[len(turns) // 2]
         self.result["drop"] = {"median": middle, "turns": turns}
         self.rows.append((f"{_BUYERS:,} buyers, one winner", f"slowest {middle['max_ms']} ms"))
+
+
+def _fresh_cards(seconds: float) -> int:
+    """Cards that a turn of mixed traffic may activate: one in ten messages, and a few more."""
+    return round(seconds * _MIXED_FRAMES_PER_SECOND * 0.11) + 100
 
 
 def _median(turns: Iterable[dict[str, Any]], name: str) -> float:
@@ -186,7 +203,8 @@ def main() -> int:
     arguments = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="cardswitch-bench-"))
     try:
-        with switch_running(directory, arguments.cards) as demo:
+        issued = (arguments.runs + 1) * _fresh_cards(arguments.seconds)
+        with switch_running(directory, arguments.cards, issued) as demo:
             bench = Bench(directory, demo, arguments)
             bench.throughput()
             if not (arguments.only_throughput or arguments.check):

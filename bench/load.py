@@ -173,6 +173,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=200_000, help="built beforehand, in all")
     parser.add_argument("--first-stan", type=int, default=0)
     parser.add_argument("--drop", type=int, default=0, help="which card a drop is about")
+    parser.add_argument("--fresh-from", type=int, default=0, help="issued cards used up before")
     arguments = parser.parse_args()
     demo = json.loads(arguments.demo.read_text())
     packager = packagers()[demo["switch"]["packager"]]
@@ -186,8 +187,14 @@ def main() -> int:
         # links that share a terminal share its numbers, too
         first = arguments.first_stan + at // len(terminals) * per_link
         terminal = terminals[at % len(terminals)]
-        numbers = {"count": per_link, "first_stan": first, "seed": at, "drop": arguments.drop}
-        sources.append(build_frames(demo, packager, terminal, scenario, **numbers))
+        which = {
+            "count": per_link,
+            "first_stan": first,
+            "seed": at,
+            "drop": arguments.drop,
+            "fresh": slice(arguments.fresh_from + at, None, len(links)),
+        }
+        sources.append(build_frames(demo, packager, terminal, scenario, **which))
     # All links' side by side: what is sent later tells a later time of day, on whichever link.
     for frames in zip(*sources, strict=True):
         for link, frame in zip(links, frames, strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import itertools
 import random
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -35,6 +36,8 @@ _DROP_CARDS = 64
 """The last active cards, which only drops use: each is worth one purchase as long as none has."""
 _LOOK_BACK = (300, 600)
 """How far behind the message lies that a repeat or a reversal is about: it has been answered."""
+
+_ALL = slice(None)
 
 Fields = dict[int, str | bytes]
 Body = tuple[str, Fields]
@@ -96,7 +99,12 @@ class _Till:
     """What one link sends for one terminal."""
 
     def __init__(
-        self, demo: dict[str, Any], terminal: dict[str, Any], seed: int, drop: int
+        self,
+        demo: dict[str, Any],
+        terminal: dict[str, Any],
+        seed: int,
+        drop: int,
+        fresh: slice,
     ) -> None:
         self._demo = demo
         self._terminal = terminal
@@ -105,7 +113,8 @@ class _Till:
         active = [card for card in contract if card["status"] == "active"]
         self._active = active[:-_DROP_CARDS]
         self._wanted = active[-1 - drop % _DROP_CARDS]
-        self._issued = [card for card in demo["cards"] if card["status"] == "issued"]
+        issued = [card for card in demo["cards"] if card["status"] == "issued"]
+        self._fresh = itertools.cycle(issued[fresh])
         self._sent: list[Body] = []
 
     def message(self, scenario: Scenario, stan: str, now: datetime.datetime) -> Body:
@@ -140,8 +149,7 @@ class _Till:
         if drawn < 70 or drawn >= 95:
             return "0200", self._fields(card, "006000", stan, now, amount_minor)
         if drawn < 80:
-            card = self._random.choice(self._issued)
-            return "0200", self._fields(card, "900060", stan, now, 2500)
+            return "0200", self._fields(next(self._fresh), "900060", stan, now, 2500)
         if drawn < 90:
             return "0100", self._fields(card, "316000", stan, now, 0)
         return "0200", self._fields(card, "210060", stan, now, amount_minor)
@@ -182,9 +190,13 @@ def build_frames(
     first_stan: int,
     seed: int,
     drop: int = 0,
+    fresh: slice = _ALL,
 ) -> Iterator[Framed]:
-    """The framed messages of one link, MACs made in batches. `drop` says which card is wanted."""
-    till = _Till(demo, terminal, seed, drop)
+    """The framed messages of one link, MACs made in batches.
+
+    `drop` says which card is wanted; `fresh`, which of the issued cards are activated, in turn.
+    """
+    till = _Till(demo, terminal, seed, drop, fresh)
     key = MacKey(MacAlgorithm(terminal["mac"]), bytes.fromhex(terminal["mac_key"]))
     made = 0
     while made < count:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["main"]
 
-_DEMO_CARDS = 1_000
+_DEMO_CARDS = _DEMO_ISSUED = 1_000
 _DEMO_CARDS_MAX = 10_000_000
 
 
@@ -46,6 +46,13 @@ def _add_up(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="N",
         help="how many active cards a new demo programme gets (default %(default)s)",
     )
+    up.add_argument(
+        "--demo-issued",
+        type=_card_count,
+        default=_DEMO_ISSUED,
+        metavar="N",
+        help="how many cards of it wait for their activation (default %(default)s)",
+    )
     up.set_defaults(run=_up)
 
 
@@ -78,7 +85,8 @@ def _up(arguments: argparse.Namespace) -> int:
         demo=arguments.demo,
     )
     demo_cards = arguments.demo_cards if arguments.demo else None
-    return supervise(options, Preparation(settings, demo_cards=demo_cards))
+    preparation = Preparation(settings, demo_cards=demo_cards, demo_issued=arguments.demo_issued)
+    return supervise(options, preparation)
 
 
 def _worker(arguments: argparse.Namespace) -> int:

@@ -59,6 +59,7 @@ class Seed(msgspec.Struct, frozen=True):
     active_cards: int
     issued_on: str
     """The day the programme was made, ISO 8601."""
+    issued_cards: int = ISSUED_CARDS
 
     @property
     def secret_bytes(self) -> bytes:
@@ -90,13 +91,13 @@ class DemoCard(msgspec.Struct, frozen=True, gc=False):
     """For how long nobody has used it when it is issued."""
 
 
-def load_seed(data_dir: Path, active_cards: int) -> Seed:
+def load_seed(data_dir: Path, active_cards: int, issued_cards: int = ISSUED_CARDS) -> Seed:
     """The data directory's seed; made when there is none yet, with today's date."""
     path = data_dir / "demo-seed.json"
     if path.exists():
         return msgspec.json.decode(path.read_bytes(), type=Seed)
     today = datetime.datetime.now(datetime.UTC).date()
-    seed = Seed(secrets.token_hex(32), active_cards, today.isoformat())
+    seed = Seed(secrets.token_hex(32), active_cards, today.isoformat(), issued_cards)
     path.touch(mode=0o600)
     path.write_bytes(msgspec.json.encode(seed))
     return seed
@@ -109,7 +110,7 @@ def cards(seed: Seed) -> Iterator[DemoCard]:
     past = f"{(issued.year - 1) % 100:02d}{issued.month:02d}"
     kinds: list[tuple[int, CardStatus, str]] = [
         (seed.active_cards, CardStatus.ACTIVE, good),
-        (ISSUED_CARDS, CardStatus.ISSUED, good),
+        (seed.issued_cards, CardStatus.ISSUED, good),
         (1, CardStatus.LOST, good),
         (1, CardStatus.STOLEN, good),
         (1, CardStatus.EXPIRED, past),

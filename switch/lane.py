@@ -161,7 +161,7 @@ class Lane:
         try:
             answers = await self._reservation.reserve(card_ids, owed)
         finally:
-            self._pipeline.give_back(card_id for card_id in owed if card_id not in card_ids)
+            self._pipeline.give_back(card_id for card_id in owed if card_id not in batch.card_ids)
         for card_id, reserved in zip(card_ids, answers, strict=True):
             if reserved.row is not None:
                 rows[card_id] = reserved.row

@@ -45,10 +45,16 @@ _FAULTS_OF_THE_INSTALLATION: tuple[type[Exception], ...] = (
 class Preparation:
     """Prepares stores and data directory for the workers; called by the supervisor."""
 
-    def __init__(self, settings: Settings, *, demo_cards: int | None) -> None:
-        """`demo_cards`: how many active cards the demo programme gets; None makes no demo."""
+    def __init__(
+        self, settings: Settings, *, demo_cards: int | None, demo_issued: int = demo.ISSUED_CARDS
+    ) -> None:
+        """`demo_cards`: how many active cards the demo programme gets; None makes no demo.
+
+        `demo_issued`: how many that wait for their activation.
+        """
         self._settings = settings
         self._demo_cards = demo_cards
+        self._demo_issued = demo_issued
 
     def __call__(self, postgres_url: str, redis_url: str) -> Mapping[str, object]:
         """The programme's part of demo.json; empty without a demo."""
@@ -74,7 +80,7 @@ class Preparation:
             master_key = load_master_key(self._settings, data_dir, create=True)
             programme: Mapping[str, object] = {}
             if self._demo_cards is not None:
-                seed = demo.load_seed(data_dir, self._demo_cards)
+                seed = demo.load_seed(data_dir, self._demo_cards, self._demo_issued)
                 if not await connection.rows("select 1 from programme"):
                     await demo_database.create(connection, seed, master_key)
                 programme = demo.describe(seed)

@@ -83,6 +83,15 @@ def test_mixed_traffic_is_mixed_as_it_says() -> None:
     assert list(share) == [("0200", "006000")]
 
 
+def test_each_card_is_activated_once_as_long_as_there_are_fresh_ones() -> None:
+    issued = [card["pan"] for card in DEMO["cards"] if card["status"] == "issued"]
+    found = messages(built(Scenario.MIXED, 2_000, fresh=slice(1, None, 3)))
+    activated = [m.get(DE.PAN) for m in found if m.get(DE.PROCESSING_CODE) == "900060"]
+    own = issued[1::3]
+    assert activated[: len(own)] == own
+    assert set(activated) == set(own)
+
+
 def test_repeats_and_reversals_are_about_what_was_sent() -> None:
     sent: dict[str, Any] = {}
     about = 0
