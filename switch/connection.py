@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -20,6 +20,7 @@ from switch.wire.link import CloseReason, Link, LinkState
 __all__ = ["RECEIVE_BYTES", "Connection"]
 
 RECEIVE_BYTES = 65_536
+_UNREAD_PIECES = 16
 
 
 class Connection:
@@ -31,15 +32,20 @@ class Connection:
         link: Link,
         start: Callable[..., None],
         poller: Poller[Connection],
+        see_off: Callable[[Connection], Awaitable[None]],
         tls: TlsEnd | None = None,
     ) -> None:
-        """`start` starts a task (a nursery's `start_soon`); the poller has the socket from now."""
+        """`start` starts a task (a nursery's `start_soon`); the poller has the socket from now.
+
+        `see_off` becomes a task once the link drains or is closed: it closes the connection.
+        """
         self.link = link
         self._tls = tls
         self._socket = sock
         self._start = start
         self._unsent = bytearray()
-        self._poller = poller
+        self.poller = poller
+        self._see_off = see_off
         self._reading = False
         self._done = False
         self._read_on()
@@ -67,18 +73,20 @@ class Connection:
     def _read_on(self) -> None:
         if not self._reading and not self._done:
             self._reading = True
-            self._poller.add(self._socket, self)
+            self.poller.add(self._socket, self)
 
     def pause(self) -> None:
         """Read nothing; the peer is ahead of us. The link says when it goes on."""
         if self._reading:
             self._reading = False
-            self._poller.remove(self._socket)
+            self.poller.remove(self._socket)
 
-    def read_no_more(self) -> None:
-        """Nothing that still comes is of interest."""
-        self._done = True
-        self.pause()
+    def part(self) -> None:
+        """Read no more, and close once the peer has what it is owed."""
+        if not self._done:
+            self._done = True
+            self.pause()
+            self._start(self._see_off, self)
 
     def send(self, data: bytes, replies: int) -> None:
         """Send so many replies now, framed, as far as the peer takes them; the rest follows."""
@@ -133,11 +141,10 @@ class Connection:
         self._after_change()
 
     def _after_change(self) -> None:
-        """Let the reader go on, or end, as the link now says."""
-        closed = self.link.state is LinkState.CLOSED
-        if closed and not self.owes:
-            self.shut()
-        if closed or self.link.may_read():
+        """Read on, or end, as the link now says."""
+        if self.link.state is LinkState.CLOSED:
+            self.part()
+        elif self.link.may_read():
             self._read_on()
 
     @property
@@ -163,13 +170,16 @@ class Connection:
         self._unsent.clear()
         self._after_change()
 
-    def shut(self) -> None:
-        """End both directions: the poller finds the end."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-
     def close(self) -> None:
         """Close the socket, and wake whoever waits for it."""
-        self.read_no_more()
+        self._done = True
+        self.pause()
+        with contextlib.suppress(OSError):  # BlockingIOError, too
+            # What the peer has sent and nobody read would turn the end into a reset, and that
+            # takes from the peer what it has not read yet.
+            self._socket.shutdown(socket.SHUT_RDWR)
+            for _ in range(_UNREAD_PIECES):
+                if not self._socket.recv(RECEIVE_BYTES):
+                    break
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()

@@ -105,7 +105,11 @@ class Intake:
         answers: list[tuple[Received, Answer]] = []
         decoded: list[Received] = []
         for connection, frames in arrived:
-            decoded += self._decode(connection, frames, now, answers)
+            try:
+                decoded += self._decode(connection, frames, now, answers)
+            except Exception as error:
+                self.fault("intake", error)
+                connection.give_up()
         verified = self._authenticate(decoded, link, answers, looked=False)
         self._go_on(verified, link, answers, looked=False)
 
@@ -135,11 +139,7 @@ class Intake:
         desk_tickets: list[DeskTicket] = []
         for received in verified:
             try:
-                ticket = self._translate(received, link, now_s)
-            except Refused as refused:
-                answers.append((received, self._refusal(received, refused.response, refused.rule)))
-            except FormatError as error:
-                answers.append((received, self._format_refusal(received, error)))
+                ticket = self._ticket_or_answer(received, link, now_s)
             except Exception as error:  # it must not cost those that came with it their answers
                 self.fault("intake", error)
                 answers.append((received, self._plain(received, Response.FAULT, Rule.FAULT)))
@@ -153,14 +153,24 @@ class Intake:
                     desk_tickets.append(ticket)
                 elif ticket is not None:
                     answers.append((received, ticket))
-        if answers:
-            self.reply(answers)
         if tickets:
             assert self.pipeline is not None
             self.pipeline.submit(tickets)
         for desk_ticket in desk_tickets:
             assert self.desk is not None
             self.desk.submit(desk_ticket)
+        if answers:
+            self.reply(answers)
+
+    def _ticket_or_answer(
+        self, received: Received, link: AcquirerLink, now_s: int
+    ) -> Ticket | DeskTicket | Answer | None:
+        try:
+            return self._translate(received, link, now_s)
+        except Refused as refused:
+            return self._refusal(received, refused.response, refused.rule)
+        except FormatError as error:
+            return self._format_refusal(received, error)
 
     def _decode(
         self,

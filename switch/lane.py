@@ -113,7 +113,11 @@ class Lane:
         if batch.tickets:
             settled = await self._carry_safely(batch, rows, cached=True)
             self._observer.batch_committed(size, trio.current_time() - started)
-        self._owed = {card_id: _row_of(card) for card_id, card in settled.items()}
+        self._pipeline.carried()
+        try:
+            self._owed = {card_id: _row_of(card) for card_id, card in settled.items()}
+        except Exception as error:  # all is committed and answered; the cache may forget them
+            self._observer.fault("settle", error)
         others = [card_id for card_id in card_ids if card_id not in self._owed]
         try:
             if others:
@@ -123,7 +127,6 @@ class Lane:
         finally:
             self._pipeline.wait_in_front(batch.left)
             self._pipeline.give_back(others)
-            self._pipeline.carried()
 
     async def _carry_safely(
         self, batch: Batch, rows: dict[int, CardRow], *, cached: bool

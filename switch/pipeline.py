@@ -3,10 +3,10 @@
     submit -> take -> reserve -> read -> decide -> commit -> reply -> settle
 
 Every stage takes a whole batch. A *lane* carries one batch at a time through all stages; a worker
-has a few lanes, so that one batch is decided while another is being made durable. There are no
-timers: the next batch is what arrived while the last one was in flight. While a lane is on its
-way, another one sets out only with a batch that is worth it: many small ones cost each of the
-processes more wake-ups than work (docs/performance.md).
+has a few lanes, so that one batch is decided while another is being made durable. No batch waits
+to be filled: the next one is what arrived while the last one was in flight. While a lane is on its
+way, another one sets out only with a batch that is worth it, or when nothing has moved for a while:
+each batch has its price in every process, however small it is (docs/performance.md).
 
 A card belongs to one batch at a time. What arrives for a card that a batch of this worker has,
 waits in order of arrival and goes on when the batch returns the card; for a card that another
@@ -37,11 +37,12 @@ __all__ = ["Batch", "Pipeline", "PipelineObserver", "Ticket", "cannot_decide", "
 FURTHER_BATCH_MIN = 24
 """Requests that are worth a further batch, for each one that is on its way."""
 HASTEN_AFTER_S = 0.01
-"""What is on its way is held up if none was taken for so long: then a small batch goes, too."""
+"""What is on its way may be held up if none was taken for so long: then a small batch goes, too."""
 FOREIGN_PAUSE_S = (0.001, 0.004)
 """How long a card that another worker has is left alone before it is asked for again."""
 WATCH_PERIOD_S = 0.02
-"""How often it is looked for what waits too long, while no card is another worker's."""
+"""How often it is looked for what waits too long, and for a batch that is held up, while no card is
+another worker's."""
 
 
 class PipelineObserver(Protocol):
@@ -73,6 +74,7 @@ class Pipeline:
         self.policies = policies
         self.journal_up = True
         self._batch_max = batch_max
+        self._further_batch_min = min(FURTHER_BATCH_MIN, batch_max)
         self._queue_max = queue_max
         self._ready: deque[Ticket] = deque()
         self._held: dict[int, deque[Ticket]] = {}
@@ -122,7 +124,7 @@ class Pipeline:
     def _is_worth_a_batch(self) -> bool:
         if not self._ready:
             return False
-        if len(self._ready) >= FURTHER_BATCH_MIN * self._on_the_way:
+        if len(self._ready) >= self._further_batch_min * self._on_the_way:
             return True
         return trio.current_time() >= self._taken_at + HASTEN_AFTER_S
 
@@ -142,18 +144,19 @@ class Pipeline:
                 if parked in self._parked:
                     self._parked.remove(parked)
 
-    def take_at_once(self, owned: Iterable[int] = ()) -> Batch:
+    def take_at_once(self, last_cards: Iterable[int] = ()) -> Batch:
         """The same without waiting: an empty batch where there is nothing that is worth one.
 
-        `owned` are cards of the lane's last batch: those that the next one needs go over to it,
-        before anything else has its turn; the others stay the lane's until it gives them back.
+        `last_cards` are those of the lane's last batch: what the next one needs of them goes over
+        to it, before anything else has its turn; the others stay the lane's until it gives them
+        back.
         """
-        owned = list(owned)
-        self._free(owned)
+        last_cards = list(last_cards)
+        self._free(last_cards)
         batch = Batch()
         if self._is_worth_a_batch():
             batch = self._take_ready()
-        for card_id in owned:
+        for card_id in last_cards:
             if card_id in batch.card_ids:
                 continue
             if card_id in self._unowned:
@@ -276,7 +279,8 @@ class Pipeline:
         self.give_back(card_id for card_id in card_ids if card_id in self._foreign)
 
     async def watch(self) -> None:
-        """Ask again for cards of other workers, and answer 91 where a deadline has passed."""
+        """Ask again for cards of other workers, answer 91 where a deadline has passed, and let a
+        small batch go where others are held up."""
         for turn in itertools.count():
             if self._foreign:
                 await trio.sleep(FOREIGN_PAUSE_S[0])

@@ -97,6 +97,8 @@ class Server:
             with listener:
                 await self._accept(listener, config, tls_context, poller)
         finally:
+            for connection in [each for each in self._connections if each.poller is poller]:
+                self._close(connection)
             poller.close()
 
     async def _accept(
@@ -107,7 +109,7 @@ class Server:
         poller: Poller[Connection],
     ) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._read_all, poller, nursery)
+            nursery.start_soon(self._read_all, poller)
             while not self._draining:
                 await trio.lowlevel.wait_readable(listener)
                 for _ in range(_ACCEPTS_PER_WAKE):
@@ -144,10 +146,16 @@ class Server:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         link = Link(config, Role.SERVER, trio.current_time())
         tls = None if tls_context is None else TlsEnd(tls_context)
-        self._connections.add(Connection(sock, link, nursery.start_soon, poller, tls))
+        try:
+            connection = Connection(sock, link, nursery.start_soon, poller, self._see_off, tls)
+        except OSError as error:  # the kernel watches no more sockets for us
+            self._limited.event(logging.ERROR, "accept-failed", error=error.errno)
+            sock.close()
+            return
+        self._connections.add(connection)
         self._metrics.link_up(config.name)
 
-    async def _read_all(self, poller: Poller[Connection], nursery: trio.Nursery) -> None:
+    async def _read_all(self, poller: Poller[Connection]) -> None:
         """Read what has come on any connection, and hand it on together."""
         while True:
             arrived: list[tuple[Connection, list[Frame]]] = []
@@ -162,8 +170,7 @@ class Server:
                 if frames:
                     arrived.append((connection, frames))
                 if connection.link.state in _ENDING:
-                    connection.read_no_more()
-                    nursery.start_soon(self._part, connection)
+                    connection.part()
             if arrived:
                 try:
                     self._on_frames(arrived, now)
@@ -191,14 +198,19 @@ class Server:
         self._limited.event(logging.ERROR, "connection-failed", exception=error)
         connection.give_up()
 
-    async def _part(self, connection: Connection) -> None:
-        """Send what is still owed, then close."""
+    async def _see_off(self, connection: Connection) -> None:
+        """Wait until the peer has what it is owed, then close."""
         link = connection.link
         try:
             with trio.move_on_after(_LAST_REPLIES_S):
                 while link.state is LinkState.DRAINING or connection.owes:
                     await trio.sleep(0.01)
         finally:
+            self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        link = connection.link
+        if connection in self._connections:
             self._connections.discard(connection)
             self._metrics.link_down(link.config.name)
             self._tell(link)

@@ -5,7 +5,7 @@
 --
 -- KEYS[1]  hash: card key -> "<13 digits: valid until, ms><holder>"
 -- KEYS[2]  hash: card key -> "1" where somebody waits for the card
--- KEYS[3+] one string per card: its state as the workers sealed it
+-- KEYS[3+] one string per card: its state as the workers sealed it (`exchange`: the settled ones first)
 
 local FIRST = 3
 

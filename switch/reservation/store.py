@@ -143,8 +143,8 @@ class ReservationStore:
     ) -> list[Reserved]:
         """Take these cards for this lane's batch, as far as no other has them.
 
-        `settled` are given back first, as by `settle`. One of them that another worker waits for
-        is that worker's turn: it is not taken again.
+        `settled` are given back first, as by `settle`. What another worker waits for of them is
+        not taken again by the same call.
         """
         if settled:
             states = self._sealer.seal(list(settled), settled.values())

@@ -263,7 +263,7 @@ MUTANTS = (
     Mutant(
         "another lane asks for a card before it is known to be free",
         "switch/pipeline.py",
-        "        for card_id in owned:\n            if card_id in batch",
+        "        for card_id in last_cards:\n            if card_id in batch",
         "        for card_id in ():\n            if card_id in batch",
         (f"{_LANE}a_card_is_the_lanes_until_redis_knows_that_it_is_not",),
     ),

@@ -58,6 +58,7 @@ class _Line:
         )
         self.link = Link(config, Role.SERVER, 0)
         self.sent: list[bytes] = []
+        self.given_up = False
         self.dropped = 0
         """Messages that nobody could have told what to answer."""
 
@@ -68,6 +69,9 @@ class _Line:
 
     def settle(self, count: int) -> None:
         self.dropped += count
+
+    def give_up(self) -> None:
+        self.given_up = True
 
 
 class Office:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 from key_world import World
 from store_sessions import Stores
 
+from fastpath.codec import decode
+from fastpath.framing import Header, pack_many
+from switch.wire.link import Frame
 from tests.client.vocabulary import NetworkCode
 
 
@@ -35,4 +39,29 @@ async def test_a_message_that_meets_a_fault_costs_no_other_its_answer(
         echoes[2].fields[11]: "00",
     }
     assert all(reply.mac_ok for reply in replies)
+    await world.close()
+
+
+async def test_a_frame_that_cannot_even_be_looked_at_costs_its_own_connection_only(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(stores)
+    await world.prepare()
+    till = await world.till()
+    office = await world.office()
+    good, bad = office.line, type(office.line)()
+    frame = Frame(till.make().network(NetworkCode.ECHO).frame, b"")
+
+    def failing(packager: Any, data: bytes) -> Any:
+        if data == b"bad":
+            raise RuntimeError("what nobody expects")
+        return decode(packager, data)
+
+    monkeypatch.setattr("switch.intake.decode", failing)
+    arrived: Any = [(bad, [Frame(b"bad", b"")]), (good, [frame])]
+    for line, frames in arrived:
+        line.link.receive_bytes(pack_many(Header.BINARY2, [each.message for each in frames]), 0)
+    office.intake.receive(arrived, trio.current_time())
+    assert [till.reply(each, 1).code for each in office.replies()] == ["00"]
+    assert (good.given_up, bad.given_up) == (False, True)
     await world.close()

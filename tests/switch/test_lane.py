@@ -7,6 +7,9 @@ import trio
 from pipeline_fakes import Gate, House, working
 from trio.testing import MockClock
 
+from rules.cards import WorkingCard
+from switch import lane
+from switch.journal.rows import CardRow
 from switch.pipeline import FURTHER_BATCH_MIN, HASTEN_AFTER_S, WATCH_PERIOD_S
 
 # -- when a lane sets out -----------------------------------------------------------------------
@@ -63,6 +66,20 @@ async def test_what_is_on_its_way_and_held_up_holds_up_nothing_else(
         assert await house.answers_to([small]) == ["00"]
         assert trio.current_time() - begun < HASTEN_AFTER_S + 2 * WATCH_PERIOD_S
         assert not gate.open.is_set()
+
+
+async def test_a_batch_that_is_full_is_worth_it_however_small(autojump_clock: MockClock) -> None:
+    house = House(lanes=2, batch_max=3)
+    house.cards(1, 2, 3, 4)
+    house.journal.before = gate = Gate(1)
+    tickets = [house.ticket(card_id) for card_id in (2, 3, 4)]
+    async with working(house):
+        house.submit(house.ticket(1))
+        await gate.reached.wait()
+        begun = trio.current_time()
+        house.submit(*tickets)
+        await house.answers_to(tickets)
+        assert trio.current_time() - begun < HASTEN_AFTER_S / 2
 
 
 # -- how its cards go back ----------------------------------------------------------------------
@@ -154,3 +171,26 @@ async def test_a_lane_that_ends_gives_its_cards_back(autojump_clock: MockClock, 
         gate.open.set()
     assert [cache.settled for cache in house.caches if cache.settled] == [[[1]]]
     assert house.pipeline._held == {}
+
+
+async def test_a_card_whose_row_cannot_be_told_is_forgotten_and_the_lane_goes_on(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house, gate = held_house(2, lanes=1)
+    gate.open.set()
+    tell = lane._row_of
+
+    def failing(card: WorkingCard) -> CardRow:
+        if card.card_id == 1:
+            raise RuntimeError("what nobody expects")
+        return tell(card)
+
+    monkeypatch.setattr(lane, "_row_of", failing)
+    tickets = [house.ticket(1), house.ticket(2), house.ticket(1)]
+    async with working(house):
+        for ticket in tickets:
+            house.submit(ticket)
+            assert await house.answers_to([ticket]) == ["00"]
+            await trio.sleep(0.1)
+    assert house.caches[0].released == [[1], [1]]
+    assert [where for where, _ in house.observer.faults] == ["settle", "settle"]

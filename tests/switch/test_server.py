@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 
 from fastpath.framing import Header, pack_many
@@ -180,3 +181,34 @@ async def test_draining_ends_when_all_that_was_read_is_answered() -> None:
             assert await heard(busy, 99) == framed(b"keep")
         assert it.server.connections == 0
         assert it.desk.calls == [[b"keep"]]
+
+
+async def test_a_peer_that_never_takes_its_replies_is_closed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It sends nothing either: nothing of it can be read."""
+    monkeypatch.setattr("switch.server._LAST_REPLIES_S", 0.2)
+    async with running(in_flight_max=1, send_buffer_bytes_max=100_000_000) as it:
+        stream = await it.connect()
+        await stream.send_all(framed(b"keep"))
+        while not it.desk.kept:
+            await trio.sleep(0.005)
+        (connection, _), *_ = it.desk.kept
+        connection.link.drain()
+        connection.send(bytes(20_000_000), 1)
+        assert connection.owes
+        await connections_are(it.server, 0)
+
+
+async def test_a_server_that_is_cancelled_closes_what_it_has() -> None:
+    server = Server(Metrics(["pos"]), Desk(), connections_max=100)
+    listener = listening_socket("127.0.0.1", 0)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve, listener, lambda: CONFIG)
+            stream = await trio.open_tcp_stream("127.0.0.1", listener.getsockname()[1])
+            await connections_are(server, 1)
+            nursery.cancel_scope.cancel()
+        assert server.connections == 0
+        assert await heard(stream, 1) == b""
+        await stream.aclose()
