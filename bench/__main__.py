@@ -29,6 +29,7 @@ _BUYERS = 4_000
 _FRAMES_PER_SECOND = 40_000
 """How many messages are built for each second of a closed loop: more than can be answered."""
 _MIXED_FRAMES_PER_SECOND = 20_000
+"""The same of mixed traffic; fewer, since each activation that is built needs a card of its own."""
 
 RATIOS_LEAST = {"switch / naive": 10.0, "switch / Postgres alone": 0.09}
 """What `--check` asks for. Below the medians seen (docs/performance.md) by what machines vary."""

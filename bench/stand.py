@@ -59,13 +59,14 @@ def machine(directory: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def switch_running(directory: Path, cards: int, issued: int = 1_000) -> Iterator[Path]:
+def switch_running(directory: Path, cards: int, issued: int | None = None) -> Iterator[Path]:
     """The demo programme on private stores; yields its demo.json.
 
     `cards` are active, `issued` wait for their activation.
     """
     command = [sys.executable, "-m", "switch", "up", "--demo", f"--demo-cards={cards}"]
-    command += [f"--demo-issued={issued}"]
+    if issued is not None:
+        command += [f"--demo-issued={issued}"]
     command += ["--data", str(directory / "data")]
     command += ["--switch-port=0", "--network-port=0", "--metrics-port=0"]
     with (directory / "switch.log").open("wb") as log:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["main"]
 
-_DEMO_CARDS = _DEMO_ISSUED = 1_000
+_DEMO_CARDS = 1_000
 _DEMO_CARDS_MAX = 10_000_000
 
 
@@ -49,9 +49,8 @@ def _add_up(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     up.add_argument(
         "--demo-issued",
         type=_card_count,
-        default=_DEMO_ISSUED,
         metavar="N",
-        help="how many cards of it wait for their activation (default %(default)s)",
+        help="how many cards of it wait for their activation",
     )
     up.set_defaults(run=_up)
 

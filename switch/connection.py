@@ -1,8 +1,8 @@
 """One accepted connection: a socket, its `Link`, and what could not be sent yet.
 
 Sockets are non-blocking and used without Trio's stream layer. None has a task of its own: a poller
-says when there is something to read, and a reply is sent from whatever task has it. Only a peer
-that does not read makes a task, for as long as it does not.
+says when there is something to read, and a reply is sent from whatever task has it. Tasks exist
+while a peer does not read, and at the end, to wait until it has what it is owed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ __all__ = ["RECEIVE_BYTES", "Connection"]
 
 RECEIVE_BYTES = 65_536
 _UNREAD_PIECES = 16
+"""How much is read and thrown away at most before a socket is closed, in pieces of the above."""
 
 
 class Connection:

@@ -91,7 +91,7 @@ class DemoCard(msgspec.Struct, frozen=True, gc=False):
     """For how long nobody has used it when it is issued."""
 
 
-def load_seed(data_dir: Path, active_cards: int, issued_cards: int = ISSUED_CARDS) -> Seed:
+def load_seed(data_dir: Path, active_cards: int, issued_cards: int) -> Seed:
     """The data directory's seed; made when there is none yet, with today's date."""
     path = data_dir / "demo-seed.json"
     if path.exists():

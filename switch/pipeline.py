@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import deque
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from typing import Protocol
 
 import trio
@@ -144,14 +144,13 @@ class Pipeline:
                 if parked in self._parked:
                     self._parked.remove(parked)
 
-    def take_at_once(self, last_cards: Iterable[int] = ()) -> Batch:
+    def take_at_once(self, last_cards: Collection[int] = ()) -> Batch:
         """The same without waiting: an empty batch where there is nothing that is worth one.
 
         `last_cards` are those of the lane's last batch: what the next one needs of them goes over
         to it, before anything else has its turn; the others stay the lane's until it gives them
         back.
         """
-        last_cards = list(last_cards)
         self._free(last_cards)
         batch = Batch()
         if self._is_worth_a_batch():

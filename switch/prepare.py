@@ -46,15 +46,15 @@ class Preparation:
     """Prepares stores and data directory for the workers; called by the supervisor."""
 
     def __init__(
-        self, settings: Settings, *, demo_cards: int | None, demo_issued: int = demo.ISSUED_CARDS
+        self, settings: Settings, *, demo_cards: int | None, demo_issued: int | None = None
     ) -> None:
         """`demo_cards`: how many active cards the demo programme gets; None makes no demo.
 
-        `demo_issued`: how many that wait for their activation.
+        `demo_issued`: how many that wait for their activation; None leaves that to the programme.
         """
         self._settings = settings
         self._demo_cards = demo_cards
-        self._demo_issued = demo_issued
+        self._demo_issued = demo_issued or demo.ISSUED_CARDS
 
     def __call__(self, postgres_url: str, redis_url: str) -> Mapping[str, object]:
         """The programme's part of demo.json; empty without a demo."""

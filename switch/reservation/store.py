@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
 
 import msgspec
 import trio
@@ -39,7 +38,6 @@ class Reserved(msgspec.Struct, frozen=True, gc=False):
 
 
 _GRANTED = Possession.GRANTED
-_NONE: Mapping[int, CardRow] = MappingProxyType({})
 BUSY = Reserved(Possession.BUSY)
 GRANTED = Reserved(Possession.GRANTED)
 
@@ -139,7 +137,7 @@ class ReservationStore:
         return reply
 
     async def reserve(
-        self, card_ids: Sequence[int], settled: Mapping[int, CardRow] = _NONE
+        self, card_ids: Sequence[int], settled: Mapping[int, CardRow] | None = None
     ) -> list[Reserved]:
         """Take these cards for this lane's batch, as far as no other has them.
 

@@ -5,9 +5,11 @@ A worker here is the intake and the key desk, turned by hand: what is not turned
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 import secrets
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +33,7 @@ from tests.client.dialect import MacKind, Packager
 from tests.client.messages import Reply, Request, RequestBuilder
 from tests.client.vocabulary import Identity
 
-__all__ = ["MASTER_KEY", "WINDOW_S", "Office", "Till", "World"]
+__all__ = ["MASTER_KEY", "WINDOW_S", "Office", "Till", "World", "opened"]
 
 MASTER_KEY = MasterKey(bytes(range(32)))
 WINDOW_S = 3600
@@ -231,3 +233,14 @@ class World:
     async def close(self) -> None:
         for session in self._opened:
             await session.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(stores: Stores) -> AsyncIterator[World]:
+    """A world that is ready for work, and closed afterwards."""
+    world = World(stores)
+    try:
+        await world.prepare()
+        yield world
+    finally:
+        await world.close()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import trio
-from key_world import World
+from key_world import World, opened
 from store_sessions import Stores
 
 from fastpath.codec import decode
@@ -15,11 +16,15 @@ from switch.wire.link import Frame
 from tests.client.vocabulary import NetworkCode
 
 
+@pytest.fixture
+async def world(stores: Stores) -> AsyncIterator[World]:
+    async with opened(stores) as one:
+        yield one
+
+
 async def test_a_message_that_meets_a_fault_costs_no_other_its_answer(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(stores)
-    await world.prepare()
     till = await world.till()
     office = await world.office()
     echoes = [till.make().network(NetworkCode.ECHO) for _ in range(3)]
@@ -39,14 +44,11 @@ async def test_a_message_that_meets_a_fault_costs_no_other_its_answer(
         echoes[2].fields[11]: "00",
     }
     assert all(reply.mac_ok for reply in replies)
-    await world.close()
 
 
 async def test_a_frame_that_cannot_even_be_looked_at_costs_its_own_connection_only(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(stores)
-    await world.prepare()
     till = await world.till()
     office = await world.office()
     good, bad = office.line, type(office.line)()
@@ -64,4 +66,3 @@ async def test_a_frame_that_cannot_even_be_looked_at_costs_its_own_connection_on
     office.intake.receive(arrived, trio.current_time())
     assert [till.reply(each, 1).code for each in office.replies()] == ["00"]
     assert (good.given_up, bad.given_up) == (False, True)
-    await world.close()

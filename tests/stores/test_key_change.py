@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 from collections.abc import AsyncIterator
@@ -12,7 +11,7 @@ import hypothesis
 import pytest
 import trio
 from hypothesis import strategies as st
-from key_world import WINDOW_S, Office, Till, World
+from key_world import WINDOW_S, Office, Till, World, opened
 from store_sessions import Stores
 
 from switch.journal.journal import JournalDown
@@ -24,16 +23,6 @@ from tests.client.vocabulary import NetworkCode
 pytestmark = pytest.mark.filterwarnings("ignore:.*TripleDES")
 KEY_CHANGE: Any = "101"
 WORKERS = 2
-
-
-@contextlib.asynccontextmanager
-async def opened(stores: Stores) -> AsyncIterator[World]:
-    world = World(stores)
-    try:
-        await world.prepare()
-        yield world
-    finally:
-        await world.close()
 
 
 @pytest.fixture

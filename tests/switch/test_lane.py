@@ -15,19 +15,26 @@ from switch.pipeline import FURTHER_BATCH_MIN, HASTEN_AFTER_S, WATCH_PERIOD_S
 # -- when a lane sets out -----------------------------------------------------------------------
 
 
-def held_house(cards: int, *, lanes: int = 2) -> tuple[House, Gate]:
+def held_house(cards: int, *, lanes: int = 2, batch_max: int = 256) -> tuple[House, Gate]:
     """A house whose batches with card 1 stay in their append."""
-    house = House(lanes=lanes)
+    house = House(lanes=lanes, batch_max=batch_max)
     house.cards(*range(1, cards + 1))
     house.journal.before = gate = Gate(1)
     return house, gate
 
 
+@pytest.mark.parametrize(
+    ("batch_max", "count"),
+    [
+        pytest.param(256, FURTHER_BATCH_MIN, id="large"),
+        pytest.param(3, 3, id="full, however small"),
+    ],
+)
 async def test_a_further_lane_sets_out_at_once_with_a_batch_that_is_worth_it(
-    autojump_clock: MockClock,
+    autojump_clock: MockClock, batch_max: int, count: int
 ) -> None:
-    house, gate = held_house(FURTHER_BATCH_MIN + 1)
-    tickets = [house.ticket(card_id) for card_id in range(2, FURTHER_BATCH_MIN + 2)]
+    house, gate = held_house(count + 1, batch_max=batch_max)
+    tickets = [house.ticket(card_id) for card_id in range(2, count + 2)]
     async with working(house):
         house.submit(house.ticket(1))
         await gate.reached.wait()
@@ -35,7 +42,7 @@ async def test_a_further_lane_sets_out_at_once_with_a_batch_that_is_worth_it(
         house.submit(*tickets)
         await house.answers_to(tickets)
         assert trio.current_time() - begun < HASTEN_AFTER_S / 2
-    assert [len(batch["c_card"]) for batch in house.journal.batches] == [1, FURTHER_BATCH_MIN]
+    assert [len(batch["c_card"]) for batch in house.journal.batches] == [1, count]
 
 
 async def test_a_small_batch_waits_for_the_one_on_its_way(autojump_clock: MockClock) -> None:
@@ -66,20 +73,6 @@ async def test_what_is_on_its_way_and_held_up_holds_up_nothing_else(
         assert await house.answers_to([small]) == ["00"]
         assert trio.current_time() - begun < HASTEN_AFTER_S + 2 * WATCH_PERIOD_S
         assert not gate.open.is_set()
-
-
-async def test_a_batch_that_is_full_is_worth_it_however_small(autojump_clock: MockClock) -> None:
-    house = House(lanes=2, batch_max=3)
-    house.cards(1, 2, 3, 4)
-    house.journal.before = gate = Gate(1)
-    tickets = [house.ticket(card_id) for card_id in (2, 3, 4)]
-    async with working(house):
-        house.submit(house.ticket(1))
-        await gate.reached.wait()
-        begun = trio.current_time()
-        house.submit(*tickets)
-        await house.answers_to(tickets)
-        assert trio.current_time() - begun < HASTEN_AFTER_S / 2
 
 
 # -- how its cards go back ----------------------------------------------------------------------
