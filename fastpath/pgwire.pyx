@@ -6,6 +6,7 @@ All values travel in their binary form (the `send` and `recv` functions of each 
 """
 
 cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -35,6 +36,9 @@ __all__ = [
     "message",
     "parse_describe",
 ]
+
+cdef enum:
+    DATA_ROW = 68  # "D"
 
 cdef enum:
     BOOL = 16
@@ -250,21 +254,42 @@ cdef class Messages:
             self._at = 0
         self._data += data
 
-    def next(self):
-        """The next whole message, or None. ValueError for a length that cannot be."""
-        cdef Py_ssize_t left = len(self._data) - self._at
+    cdef Py_ssize_t _whole(self) except -2:
+        """How long the next message's body is; -1 where it is not all there."""
+        cdef const uint8_t* data = <const uint8_t*>PyByteArray_AS_STRING(self._data) + self._at
+        cdef Py_ssize_t left = PyByteArray_GET_SIZE(self._data) - self._at
         cdef Py_ssize_t length
         if left < 5:
-            return None
-        length = int.from_bytes(self._data[self._at + 1 : self._at + 5], "big")
+            return -1
+        length = word_at(data, 1)
         if not 4 <= length <= MESSAGE_BYTES_MAX:
             raise ValueError("not a message of PostgreSQL")
-        if left < length + 1:
+        return length - 4 if left > length else -1
+
+    def next(self):
+        """The next whole message, or None. ValueError for a length that cannot be."""
+        cdef Py_ssize_t size = self._whole(), at = self._at
+        cdef const char* data = PyByteArray_AS_STRING(self._data) + at
+        if size < 0:
             return None
-        start = self._at + 5
-        kind = self._data[self._at]
-        self._at += length + 1
-        return kind, bytes(self._data[start : self._at])
+        self._at = at + size + 5
+        return <uint8_t>data[0], PyBytes_FromStringAndSize(data + 5, size)
+
+    def rows(self, tuple oids):
+        """The values of each DataRow that comes next, as far as they are whole.
+
+        ValueError as from `decode_row`, or for a length that cannot be.
+        """
+        cdef Py_ssize_t size
+        cdef const uint8_t* data
+        cdef list rows = []
+        while True:
+            size = self._whole()
+            data = <const uint8_t*>PyByteArray_AS_STRING(self._data) + self._at
+            if size < 0 or data[0] != DATA_ROW:
+                return rows
+            rows.append(_row(data + 5, size, oids))
+            self._at += size + 5
 
 
 cdef object value_of(uint32_t oid, const uint8_t* data, Py_ssize_t size):
@@ -366,8 +391,10 @@ cdef list _elements(const uint8_t* data, Py_ssize_t size):
 
 def decode_row(bytes body, tuple oids):
     """The values of a DataRow, of these types. ValueError for a row that is cut or of others."""
-    cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(body)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(body)
+    return _row(<const uint8_t*>PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), oids)
+
+
+cdef list _row(const uint8_t* data, Py_ssize_t size, tuple oids):
     if size < 2 or (data[0] << 8 | data[1]) != len(oids):
         raise ValueError("a row of another width")
     return _values(data, size, 2, len(oids), oids, "row")

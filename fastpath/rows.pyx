@@ -6,8 +6,9 @@ binary. Digests are made of these bytes, so a reader of the journal has them in 
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 from fastpath.pgwire cimport value_of, word_at
 
@@ -61,6 +62,43 @@ cdef class RowShape:
         row.image = image
         row._shape = self
         return row
+
+    def distinct(self, list rows, str name):
+        """The values that a column has in rows of this shape, as a set."""
+        cdef Py_ssize_t place = self._places[name], size = 0
+        cdef const uint8_t* data
+        cdef RowImage row
+        cdef set values = set()
+        cdef bytes last = None, value
+        for row in rows:
+            data = row.raw(place, &size)
+            if last is None or PyBytes_GET_SIZE(last) != size or memcmp(
+                PyBytes_AS_STRING(last), data, size
+            ):
+                last = PyBytes_FromStringAndSize(<const char*>data, size)
+                values.add(row._at(place))
+        return values
+
+    def numbers(self, list rows, str first, str second):
+        """What two columns with numbers say in rows of this shape."""
+        cdef Py_ssize_t one = self._places[first], other = self._places[second]
+        cdef RowImage row
+        return [(row.whole(one), row.whole(other)) for row in rows]
+
+    def grouped(self, list rows, str first, str second):
+        """Rows of this shape by two columns with numbers, in their order."""
+        cdef Py_ssize_t one = self._places[first], other = self._places[second]
+        cdef dict groups = {}
+        cdef RowImage row
+        cdef list group
+        for row in rows:
+            key = (row.whole(one), row.whole(other))
+            group = groups.get(key)
+            if group is None:
+                groups[key] = [row]
+            else:
+                group.append(row)
+        return groups
 
 
 @cython.final

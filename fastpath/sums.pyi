@@ -1,16 +1,14 @@
-import datetime
 from collections.abc import Callable, Iterable
 from typing import final
 
 from fastpath.rows import RowImage, RowShape
 
-__all__ = ["LinkSums"]
+__all__ = ["LinkSums", "cards_of"]
 
 @final
 class LinkSums:
     moved: dict[tuple[int, int, int, int, int, str], list[int]]
     liability: dict[tuple[int, int, int, bool, int, int], list[int]]
-    heads: dict[int, tuple[int, int, int, int, int, int, int, int, int, datetime.datetime]]
     lives: dict[int, tuple[int, int, int, int, int, int, bool, bool]]
     held: list[RowImage]
     odd: list[tuple[RowImage, list[RowImage]]]
@@ -28,3 +26,7 @@ class LinkSums:
     ) -> None: ...
     def add(self, link: RowImage, postings: list[RowImage]) -> None: ...
     def finish(self) -> None: ...
+
+def cards_of(
+    link: RowShape, posting: RowShape, entries: Iterable[tuple[RowImage, list[RowImage]]]
+) -> set[int]: ...

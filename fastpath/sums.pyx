@@ -11,7 +11,7 @@ from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint64_t
 
 from fastpath.rows cimport RowImage, RowShape
 
-__all__ = ["LinkSums"]
+__all__ = ["LinkSums", "cards_of"]
 
 cdef enum:
     CARD = 1  # the account kind whose accounts are cards
@@ -176,18 +176,17 @@ cdef class LinkSums:
 
     `moved`: [amount, number] by debit kind and owner, credit kind and owner, purse and currency; a
     card's owner is its programme. `liability`: [available, held] by programme, purse, origin,
-    cashable, last day and sponsor. `heads` and `lives`: by card, the rows of `card_head` and
-    `card_life` after its last link. `held`: links by which what is held has changed. `odd`: links
+    cashable, last day and sponsor. `lives`: by card, the row of `card_life` after its last link. `held`: links by which what is held has changed. `odd`: links
     with an operation or a debit account that somebody asked for.
     """
 
-    cdef readonly dict moved, liability, heads, lives
+    cdef readonly dict moved, liability, lives
     cdef readonly list held, odd
     cdef readonly Py_ssize_t links, postings
     cdef readonly RowImage unread
     cdef object _programme_of
     cdef uint64_t _given, _odd_kinds, _odd_operations
-    cdef Py_ssize_t _card, _version, _operation, _purse, _amount, _posted_at, _body
+    cdef Py_ssize_t _card, _operation, _purse, _amount, _body
     cdef Py_ssize_t _debit_kind, _debit, _credit_kind, _credit, _moved, _in, _currency
     cdef dict _last
 
@@ -195,16 +194,15 @@ cdef class LinkSums:
         self, RowShape link, RowShape posting, programme_of, given, odd_kinds, odd_operations
     ):
         """`given`: origins of value from sponsors; all three are sets of numbers below 64."""
-        self.moved, self.liability, self.heads, self.lives = {}, {}, {}, {}
+        self.moved, self.liability, self.lives = {}, {}, {}
         self.held, self.odd, self._last = [], [], {}
         self._programme_of = programme_of
         self._given = sum([1 << origin for origin in given])
         self._odd_kinds = sum([1 << kind for kind in odd_kinds])
         self._odd_operations = sum([1 << operation for operation in odd_operations])
-        self._card, self._version = link.place("card_id"), link.place("version")
-        self._operation, self._purse = link.place("operation"), link.place("purse")
-        self._amount, self._body = link.place("amount_minor"), link.place("body")
-        self._posted_at = link.place("posted_at")
+        self._card, self._operation = link.place("card_id"), link.place("operation")
+        self._purse, self._amount = link.place("purse"), link.place("amount_minor")
+        self._body = link.place("body")
         self._debit_kind, self._debit = posting.place("debit_kind"), posting.place("debit_id")
         self._credit_kind, self._credit = posting.place("credit_kind"), posting.place("credit_id")
         self._moved, self._in = posting.place("amount_minor"), posting.place("purse")
@@ -312,7 +310,7 @@ cdef class LinkSums:
         return 0
 
     def finish(self):
-        """Read the state of each card after its last link: `heads` and `lives`.
+        """Read the state of each card after its last link: `lives`.
 
         ValueError where its bytes cannot be read; `unread` is its link then.
         """
@@ -350,16 +348,30 @@ cdef class LinkSums:
         for end in (ecash.first_end, voucher.first_end, points.first_end):
             if end and not 0 < due_day <= end:
                 due_day = end
-        self.heads[card_id] = (
-            card_id, link.whole(self._version), status, ecash.available_minor, ecash.held_minor,
-            voucher.available_minor, voucher.held_minor, points.available_minor, points.held_minor,
-            link._at(self._posted_at),
-        )
         self.lives[card_id] = (
             card_id, self._programme_of(card_id), status, due_day, last_active_day, fee_month,
             ecash.available_minor > 0, ecash.available_minor > ecash.given_minor,
         )
         return 0
+
+
+def cards_of(RowShape link, RowShape posting, entries):
+    """The cards of these (link, postings), those of the postings' other sides with them."""
+    cdef Py_ssize_t card = link.place("card_id")
+    cdef Py_ssize_t debit_kind = posting.place("debit_kind"), debit = posting.place("debit_id")
+    cdef Py_ssize_t credit_kind = posting.place("credit_kind"), credit = posting.place("credit_id")
+    cdef RowImage row
+    cdef set cards = set()
+    for head, postings in entries:
+        row = head
+        cards.add(row.whole(card))
+        for one in postings:
+            row = one
+            if row.whole(debit_kind) == CARD:
+                cards.add(row.whole(debit))
+            if row.whole(credit_kind) == CARD:
+                cards.add(row.whole(credit))
+    return cards
 
 
 cdef Reader _body_of(RowImage link, Py_ssize_t place) except *:

@@ -27,6 +27,7 @@ from switch.archive.openings import digest_of, rows_of
 from switch.projections.images import LINK_IMAGE
 from switch.projections.reading import position_of, with_postings
 from switch.projections.sealing import Block, Sealer, block_from_row
+from switch.projections.writing import currencies_of
 from switch.signing import SigningKey
 from switch.verify.digests import Foreign, blocks_digest, check_span, foreign_of, spans
 
@@ -229,8 +230,7 @@ async def _write_links(
         table: await raw.fetchval(_COUNT.format(table=table), *months)
         for table in ("link", "posting")
     }
-    rows = await raw.fetch("select programme_id, currency from programme")
-    currencies = {row["programme_id"]: row["currency"] for row in rows}
+    currencies = await currencies_of(raw)
     writers: dict[str, Writer] = {}
     hashes: dict[str, Any] = {}
     stored = raw.cursor(_BLOCKS, blocks.whole, prefetch=50).__aiter__()

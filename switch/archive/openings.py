@@ -10,19 +10,29 @@ import msgspec
 
 from switch.projections.writing import TABLES
 
-__all__ = ["CHAIN", "digest_of", "rows_of"]
+__all__ = ["CHAIN", "HEAD", "digest_of", "rows_of"]
 
 CHAIN = ("card_id", "version", "batch_id", "state", "request_window")
+HEAD = (
+    *("card_id", "version", "status", "ecash_available", "ecash_held", "voucher_available"),
+    *("voucher_held", "points_available", "points_held", "last_posted_at"),
+)
+_COLUMNS = {**TABLES, "chain": CHAIN, "card_head": HEAD}
+_ORDER = (
+    *("chain", "merchant_balance", "programme_balance", "liability", "card_head", "card_life"),
+    *("open_hold", "open_item"),
+)
+"""Signed digests of openings are over their tables in this order."""
 _PAGE = 5_000
 _encode = msgspec.json.Encoder().encode
 
 
 async def rows_of(raw: Any) -> AsyncIterator[list[object]]:
     """All openings in one order: `[table, values...]`. In a transaction."""
-    for table, columns in (("chain", CHAIN), *TABLES.items()):
+    for table in _ORDER:
         if not await raw.fetchval("select to_regclass($1)", f"opening.{table}"):
             continue
-        names = ", ".join(columns)
+        names = ", ".join(_COLUMNS[table])
         # Every column of the key stands among the first: the order is the same each time.
         query = f"select {names} from opening.{table} order by {names}"  # noqa: S608 -- our own
         async for row in raw.cursor(query, prefetch=_PAGE):

@@ -275,6 +275,7 @@ class JournalConnection:
             if kind == _DATA_ROW:
                 try:
                     rows.append(decode_row(body, statement.gives))
+                    rows += self._messages.rows(statement.gives)
                 except ValueError as error:
                     raise ConnectionLost(str(error)) from None
             elif kind == _ERROR:

@@ -131,10 +131,8 @@ class Effects:
     """The same by programme."""
     liability: dict[tuple[Any, ...], list[int]] = dataclasses.field(default_factory=dict)
     """[available, held] by programme, purse, currency, origin, cashable, expiry day, sponsor."""
-    heads: dict[int, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
-    """A card's row after its last link here."""
     lives: dict[int, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
-    """What time will do to it: the row of `card_life`."""
+    """What time will do to a card after its last link here: the row of `card_life`."""
     holds: dict[tuple[int, int], HoldRow] = dataclasses.field(default_factory=dict)
     """By card and version of the link that made the hold."""
     items: list[OpenItem] = dataclasses.field(default_factory=list)
@@ -145,7 +143,7 @@ def fold(
 ) -> Effects:
     """The sum of these links. ProjectionFault for a link whose bytes cannot be read."""
     sums = LinkSums(LINK_SHAPE, POSTING_SHAPE, programme_of, PROMOTIONAL, _OWED, _LOOKED_INTO)
-    effects = Effects(heads=sums.heads, lives=sums.lives)
+    effects = Effects(lives=sums.lives)
     for link, postings in entries:
         try:
             sums.add(link, postings)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -18,24 +18,22 @@ from switch.journal.connection import JournalConnection
 from switch.journal.server import STORE_ERRORS
 from switch.journal.unit import UnitConnection
 from switch.logs import event
-from switch.projections.effects import ProjectionFault, fold
+from switch.projections.effects import ProjectionFault
 from switch.projections.reading import (
     END,
     READER_SETTINGS,
     START,
-    Entry,
     Position,
     position_of,
     read_entries,
 )
 from switch.projections.sealing import Sealer, last_block, write_blocks
-from switch.projections.writing import write_effects
+from switch.projections.writing import currencies_of, project_entries
 
 __all__ = [
     "STEP_LINKS_MAX",
     "JournalBehind",
     "Overtaken",
-    "programmes_of",
     "reader",
     "run_projector",
     "step",
@@ -53,10 +51,6 @@ _MOVE = """
 update projection_position set xid = $1, batch_id = $2, n = $3, links = links + $4,
        postings = postings + $5, posted_at = $6
 where (xid, batch_id, n) = ($7, $8, $9) returning true
-"""
-_OF_PROGRAMME = """
-select array_agg(card_id) as cards, array_agg(programme_id) as programmes
-from card where card_id = any($1::bigint[])
 """
 
 log = logging.getLogger(__name__)
@@ -93,40 +87,17 @@ async def step(
         if after != START and await raw.fetchval(_NEXT_XID) <= after.xid:
             raise JournalBehind(f"next transaction number is not above {after.xid}")
         return 0
-    currencies = {
-        row["programme_id"]: row["currency"]
-        for row in await raw.fetch("select programme_id, currency from programme")
-    }
-    effects = fold(entries, await programmes_of(raw, entries, currencies), currencies)
-    last = entries[-1].link
-    moved = (*position_of(last), effects.links, effects.postings, last["posted_at"], *after)
+    currencies = await currencies_of(raw)
+    last, postings = entries[-1].link, sum(len(entry.postings) for entry in entries)
+    moved = (*position_of(last), len(entries), postings, last["posted_at"], *after)
     async with raw.transaction():
-        # First the position: it is the lock, too.
+        # First the position: it is the lock, too. What is read from here on stands still.
         if not await raw.fetchval(_MOVE, *moved):
             raise Overtaken
-        await write_effects(raw, effects)
+        await project_entries(raw, entries, currencies)
         if sealer is not None:
             await write_blocks(raw, sealer.seal(entries, await last_block(raw)))
     return len(entries)
-
-
-async def programmes_of(
-    raw: Any, entries: Iterable[Entry], currencies: Mapping[int, str]
-) -> Callable[[int], int]:
-    """To which programme a card belongs. Most installations have but one."""
-    if len(currencies) == 1:
-        only = next(iter(currencies))
-        return lambda _card_id: only
-    card_ids = {link["card_id"] for link, _ in entries}
-    for _, postings in entries:
-        for posting in postings:
-            debit_kind, debit_id, credit_kind, credit_id = posting[5:9]
-            if debit_kind == 1:
-                card_ids.add(debit_id)
-            if credit_kind == 1:
-                card_ids.add(credit_id)
-    row = await raw.fetchrow(_OF_PROGRAMME, list(card_ids))
-    return dict(zip(row["cards"] or (), row["programmes"] or (), strict=True)).__getitem__
 
 
 async def run_projector(

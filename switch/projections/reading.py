@@ -91,23 +91,20 @@ async def with_postings(raw: Any, rows: Sequence[Any]) -> list[Entry]:
     if not rows:
         return []
     links = [LINK_SHAPE.open(row["image"]) for row in rows]
-    months = [link["month"] for link in links]
-    batches = list({link["batch_id"] for link in links})
+    months = LINK_SHAPE.distinct(links, "month")
+    batches = list(LINK_SHAPE.distinct(links, "batch_id"))
     postings = await read_postings(raw, min(months), max(months), batches)
     nothing: list[RowImage] = []
-    return [Entry(link, postings.get((link["batch_id"], link["n"]), nothing)) for link in links]
+    places = LINK_SHAPE.numbers(links, "batch_id", "n")
+    return [
+        Entry(link, postings.get(place, nothing)) for link, place in zip(links, places, strict=True)
+    ]
 
 
 async def read_postings(
     raw: Any, first_month: Any, last_month: Any, batch_ids: Sequence[int]
 ) -> dict[tuple[int, int], list[RowImage]]:
     """The postings of these batches, by batch and number of the link."""
-    by_link: dict[tuple[int, int], list[RowImage]] = {}
-    for row in await raw.fetch(_POSTINGS, first_month, last_month, batch_ids):
-        posting = POSTING_SHAPE.open(row["image"])
-        key = posting[1:3]
-        if key in by_link:
-            by_link[key].append(posting)
-        else:
-            by_link[key] = [posting]
-    return by_link
+    rows = await raw.fetch(_POSTINGS, first_month, last_month, batch_ids)
+    postings = [POSTING_SHAPE.open(row["image"]) for row in rows]
+    return POSTING_SHAPE.grouped(postings, "batch_id", "n")

@@ -21,10 +21,10 @@ from switch.archive.files import ARCHIVE_DIRECTORY, ArchiveBroken, all_entries, 
 from switch.data_access import CannotRun, database_url, on_database, say
 from switch.journal.bridge import STORE_ERRORS, Connection
 from switch.progress import Progress
-from switch.projections.effects import ProjectionFault, fold
-from switch.projections.projector import JournalBehind, programmes_of, step
+from switch.projections.effects import ProjectionFault
+from switch.projections.projector import JournalBehind, step
 from switch.projections.reading import READER_SETTINGS, START, Entry, Position, position_of
-from switch.projections.writing import TABLES, write_effects
+from switch.projections.writing import TABLES, currencies_of, project_entries
 
 __all__ = ["Comparison", "rebuild", "run_rebuild"]
 
@@ -137,13 +137,11 @@ async def _begin_with_archived(shadow: Connection, archived: Archived | None) ->
 
     async def links(raw: Any) -> None:
         assert archived is not None
-        rows = await raw.fetch("select programme_id, currency from programme")
-        currencies = {row["programme_id"]: row["currency"] for row in rows}
+        currencies = await currencies_of(raw)
         waiting = archived()
         while page := list(itertools.islice(waiting, _STEP_LINKS)):
-            programmes = await programmes_of(raw, page, currencies)
             async with raw.transaction():
-                await write_effects(raw, fold(page, programmes, currencies))
+                await project_entries(raw, page, currencies)
 
     await shadow.unit(openings if archived is None else links)
     await shadow.rows(

@@ -1,13 +1,16 @@
-"""The changes of a stretch of the journal, written into the projections' rows."""
+"""A stretch of the journal, written into the projections' rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from switch.projections.effects import Effects
+from fastpath.sums import cards_of
+from switch.projections.effects import Effects, fold
+from switch.projections.images import LINK_SHAPE, POSTING_SHAPE
+from switch.projections.reading import Entry
 
-__all__ = ["TABLES", "write_effects"]
+__all__ = ["TABLES", "currencies_of", "project_entries"]
 
 TABLES: dict[str, tuple[str, ...]] = {
     "merchant_balance": (
@@ -21,10 +24,6 @@ TABLES: dict[str, tuple[str, ...]] = {
     "liability": (
         *("programme_id", "purse", "currency", "origin", "cashable", "expires_day", "sponsor_id"),
         *("available_minor", "held_minor"),
-    ),
-    "card_head": (
-        *("card_id", "version", "status", "ecash_available", "ecash_held", "voucher_available"),
-        *("voucher_held", "points_available", "points_held", "last_posted_at"),
     ),
     "card_life": (
         *("card_id", "programme_id", "status", "due_day", "last_active_day", "fee_month"),
@@ -73,31 +72,21 @@ def _by_place(*types: str) -> str:
 
 
 _PLACES = "generate_series(1, cardinality($1::bigint[])) as i"
-_HEAD = _by_place("bigint", "int", "smallint", *["bigint"] * 6, "timestamptz")
-_HEADS = f"""
-insert into card_head
-select {_HEAD} from {_PLACES}
-on conflict (card_id) do update set
-    version = excluded.version, status = excluded.status,
-    ecash_available = excluded.ecash_available, ecash_held = excluded.ecash_held,
-    voucher_available = excluded.voucher_available, voucher_held = excluded.voucher_held,
-    points_available = excluded.points_available, points_held = excluded.points_held,
-    last_posted_at = excluded.last_posted_at
-"""  # noqa: S608 -- the types are named above
-
-# Most links change nothing here, and what is not written costs neither a row version nor log. Each
-# row is looked up: a join could be planned, while the table is small, to read it all for each card.
 _LIFE = _by_place("bigint", "int", "smallint", "int", "int", "int", "boolean", "boolean")
 _LIVES = f"""
 insert into card_life
 select {_LIFE} from {_PLACES}
-where row({_LIFE})::card_life is distinct from
-    (select l from card_life as l where l.card_id = ($1::bigint[])[i])
 on conflict (card_id) do update set
     programme_id = excluded.programme_id, status = excluded.status, due_day = excluded.due_day,
     last_active_day = excluded.last_active_day, fee_month = excluded.fee_month,
     ecash_there = excluded.ecash_there, ecash_paid = excluded.ecash_paid
-"""  # noqa: S608 -- as above
+"""  # noqa: S608 -- the types are named above
+_COLUMNS = ", ".join(f"array_agg({column}) as {column}" for column in TABLES["card_life"])
+_LIVES_BEFORE = f"select {_COLUMNS} from card_life where card_id = any($1::bigint[])"  # noqa: S608
+_OF_PROGRAMME = """
+select array_agg(card_id) as cards, array_agg(programme_id) as programmes
+from card where card_id = any($1::bigint[])
+"""
 
 _NEW_HOLDS = """
 insert into open_hold (card_id, version, purse, amount_minor, expires_at, merchant_id, ended_by)
@@ -125,13 +114,44 @@ select * from unnest($1::bigint[], $2::int[], $3::smallint[], $4::text[], $5::te
 """
 
 
-async def write_effects(raw: Any, effects: Effects) -> None:
-    """Write a stretch's changes; the caller's transaction makes them one with the position."""
+async def currencies_of(raw: Any) -> dict[int, str]:
+    """The currency of each programme."""
+    rows = await raw.fetch("select programme_id, currency from programme")
+    return {row["programme_id"]: row["currency"] for row in rows}
+
+
+async def project_entries(
+    raw: Any, entries: Sequence[Entry], currencies: Mapping[int, str]
+) -> None:
+    """Write what these links change; the caller's transaction makes it one with the position.
+
+    `raw` is asyncpg's connection, or a UnitConnection. ProjectionFault for a link that says what
+    cannot be.
+    """
+    cards = list(cards_of(LINK_SHAPE, POSTING_SHAPE, entries))
+    lives = await _lives_before(raw, cards)
+    programmes = {card_id: life[1] for card_id, life in lives.items()}
+    new = [card_id for card_id in cards if card_id not in lives]
+    if new:
+        row = await raw.fetchrow(_OF_PROGRAMME, new)
+        programmes.update(zip(row["cards"] or (), row["programmes"] or (), strict=True))
+    await _write_effects(raw, fold(entries, programmes.__getitem__, currencies), lives)
+
+
+async def _lives_before(raw: Any, card_ids: Sequence[int]) -> dict[int, tuple[Any, ...]]:
+    """The rows of `card_life` there are for these cards."""
+    row = await raw.fetchrow(_LIVES_BEFORE, card_ids)
+    columns = [row[column] or () for column in TABLES["card_life"]]
+    return {life[0]: life for life in zip(*columns, strict=True)}
+
+
+async def _write_effects(raw: Any, effects: Effects, lives: Mapping[int, tuple[Any, ...]]) -> None:
     await _write(raw, _MERCHANTS, _rows(effects.merchants))
     await _write(raw, _PROGRAMMES, _rows(effects.programmes))
     await _write(raw, _LIABILITY, _rows(effects.liability))
-    await _write(raw, _HEADS, list(effects.heads.values()))
-    await _write(raw, _LIVES, list(effects.lives.values()))
+    # Most links change nothing of a life, and what is not written costs neither a row nor log.
+    changed_lives = [life for life in effects.lives.values() if lives.get(life[0]) != life]
+    await _write(raw, _LIVES, changed_lives)
     new, changed = [], []
     for (card_id, version), hold in effects.holds.items():
         if hold.merchant_id is None:

@@ -133,12 +133,44 @@ def test_any_cut_of_the_stream_gives_the_same_messages(
     assert messages.next() is None
 
 
+@given(
+    st.lists(st.one_of(st.binary(max_size=5), st.none()), max_size=8),
+    st.lists(st.integers(0, 200), max_size=8),
+)
+def test_rows_are_read_as_far_as_they_are_whole(sent: list[bytes | None], cuts: list[int]) -> None:
+    """None stands for a message that is no row: behind it nothing is taken for one."""
+    bodies = [message(b"C", b"x") if text is None else message(b"D", row(text)) for text in sent]
+    stream = b"".join(bodies)
+    edges = sorted({0, len(stream), *(min(cut, len(stream)) for cut in cuts)})
+    messages = Messages()
+    received: list[bytes | None] = []
+    for start, end in itertools.pairwise(edges):
+        messages.feed(stream[start:end])
+        while rows := messages.rows((BYTEA,)):
+            received += [value for (value,) in rows]
+            if (found := messages.next()) is not None:
+                assert found == (ord("C"), b"x")
+                received.append(None)
+    while (found := messages.next()) is not None:
+        received.append(None if found[0] == ord("C") else found[1][6:])
+    assert received == sent
+
+
+def test_a_row_of_another_width_ends_what_is_read() -> None:
+    messages = Messages()
+    messages.feed(message(b"D", row(b"a", b"b")))
+    with pytest.raises(ValueError, match="width"):
+        messages.rows((BYTEA,))
+
+
 @pytest.mark.parametrize("length", [0, 3, MESSAGE_BYTES_MAX + 1, 0xFFFFFFFF])
 def test_a_length_that_cannot_be_is_no_message(length: int) -> None:
     messages = Messages()
     messages.feed(b"D" + length.to_bytes(4, "big"))
     with pytest.raises(ValueError, match="not a message"):
         messages.next()
+    with pytest.raises(ValueError, match="not a message"):
+        messages.rows(())
 
 
 def test_a_row_is_read_by_the_types_of_its_columns() -> None:

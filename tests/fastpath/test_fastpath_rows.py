@@ -53,3 +53,33 @@ def test_a_shape_has_a_type_for_each_of_at_most_31_names() -> None:
             RowShape(names, oids)
     with pytest.raises(TypeError):
         RowImage()
+
+
+def numbered(number: int, text: bytes, small: int) -> RowImage:
+    parts = ((INT8, number.to_bytes(8, "big")), (TEXT, text), (21, small.to_bytes(2, "big")))
+    return SHAPE.open(image(*parts))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([b"a", b"ab", b"b"]), st.integers(0, 2)))
+)
+def test_columns_of_many_rows_are_those_of_each(made: list[tuple[int, bytes, int]]) -> None:
+    rows = [numbered(*one) for one in made]
+    assert SHAPE.distinct(rows, "text") == {text.decode() for _, text, _ in made}
+    assert SHAPE.numbers(rows, "number", "small") == [(number, small) for number, _, small in made]
+    groups = SHAPE.grouped(rows, "number", "small")
+    assert list(groups) == list(dict.fromkeys((number, small) for number, _, small in made))
+    for (number, small), group in groups.items():
+        assert group == [row for row in rows if (row["number"], row["small"]) == (number, small)]
+
+
+def test_of_many_rows_a_column_without_a_number_is_refused() -> None:
+    row = SHAPE.open(image((INT8, bytes(8)), (TEXT, b"a"), (21, None)))
+    with pytest.raises(KeyError):
+        SHAPE.distinct([row], "other")
+    with pytest.raises(ValueError, match="no number"):
+        SHAPE.numbers([row], "number", "small")
+    with pytest.raises(ValueError, match="no number"):
+        SHAPE.grouped([row], "text", "number")
+    with pytest.raises(ValueError, match="nothing"):
+        SHAPE.distinct([row], "small")

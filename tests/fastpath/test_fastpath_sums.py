@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastpath.sums import LinkSums
+from fastpath.sums import LinkSums, cards_of
 from rules.cards import CardState, CardStatus, PurseState
 from rules.ledger import Answer
 from rules.lots import Lot, LotMove, Origin
@@ -162,22 +162,11 @@ def move_key(move: LotMove) -> tuple[Any, ...]:
 
 
 @given(st.lists(links(), max_size=8))
-def test_a_cards_rows_are_those_after_its_last_link(made: list[dict[str, Any]]) -> None:
+def test_a_cards_life_is_that_after_its_last_link(made: list[dict[str, Any]]) -> None:
     last = {link["card_id"]: link for link in made}
     sums = summed(made)
-    assert sums.heads == {card_id: head_of(card_id, link) for card_id, link in last.items()}
     assert sums.lives == {card_id: life_of(card_id, link) for card_id, link in last.items()}
     assert sums.unread is None
-
-
-def head_of(card_id: int, link: dict[str, Any]) -> tuple[Any, ...]:
-    state = link["state"]
-    amounts_of = [
-        amount
-        for purse in (state.ecash, state.voucher, state.points)
-        for amount in (purse.available_minor, purse.held_minor)
-    ]
-    return (card_id, link["version"], state.status, *amounts_of, NOW)
 
 
 def life_of(card_id: int, link: dict[str, Any]) -> tuple[Any, ...]:
@@ -244,3 +233,21 @@ def test_bytes_that_are_no_body_are_told(body: bytes) -> None:
     made = {"card_id": 1, "version": 1, "operation": 6, "purse": 60, "amount": 0}
     with pytest.raises(ValueError, match="body"):
         sums.add(LINK_SHAPE.open(image_of(made, body)), [])
+
+
+@given(st.lists(links(), max_size=8))
+def test_the_cards_are_those_of_links_and_of_either_side_of_their_postings(
+    made: list[dict[str, Any]],
+) -> None:
+    entries, expected = [], set()
+    for link in made:
+        rows = [
+            POSTING_SHAPE.open(posting_image((NOW.date(), 1, 1, leg, link["card_id"], *posting)))
+            for leg, posting in enumerate(link["postings"])
+        ]
+        entries.append((LINK_SHAPE.open(image_of(link, body_of(link))), rows))
+        expected.add(link["card_id"])
+        for debit_kind, debit_id, credit_kind, credit_id, *_ in link["postings"]:
+            expected |= {debit_id} if debit_kind == 1 else set()
+            expected |= {credit_id} if credit_kind == 1 else set()
+    assert cards_of(LINK_SHAPE, POSTING_SHAPE, entries) == expected

@@ -12,6 +12,7 @@ from journal_world import APPEND, DAY_S, World, project
 
 from rules.cards import CardState
 from rules.money import Purse
+from rules.policy import PROMOTIONAL
 from rules.requests import Operation
 from switch.journal.bridge import STORE_ERRORS, Connection
 from switch.projections import projector, reading
@@ -254,7 +255,7 @@ async def test_the_switchs_role_deletes_nothing_and_changes_no_digest(
         "delete from journal_digest",
         "update journal_digest set digest = digest",
         "truncate open_item",
-        "delete from card_head",
+        "delete from card_life",
         "delete from merchant_balance",
     ):
         with pytest.raises(STORE_ERRORS, match="permission denied"):
@@ -281,8 +282,8 @@ async def agrees(world: World, app: Connection) -> None:
     }
     assert projected == journal
     states = {card_id: card.state for card_id, card in world.cards.items() if card.state.version}
-    heads = {row["card_id"]: tuple(row)[1:9] for row in await app.rows("select * from card_head")}
-    assert heads == {card_id: _head(state) for card_id, state in states.items()}
+    lives = {row["card_id"]: tuple(row)[2:] for row in await app.rows("select * from card_life")}
+    assert lives == {card_id: _life(state) for card_id, state in states.items()}
     held = {
         (row["card_id"], row["version"]): (row["amount_minor"], row["expires_at"].timestamp())
         for row in await app.rows("select * from open_hold where ended_by is null")
@@ -309,11 +310,13 @@ async def agrees(world: World, app: Connection) -> None:
     assert -found == Counter()
 
 
-def _head(state: CardState) -> tuple[int, ...]:
+def _life(state: CardState) -> tuple[Any, ...]:
+    """The row of `card_life` but for the card and its programme."""
+    given_minor = sum(lot.available_minor for lot in state.ecash.lots if lot.origin in PROMOTIONAL)
+    available_minor = state.ecash.available_minor
     return (
-        *(state.version, int(state.status), state.ecash.available_minor, state.ecash.held_minor),
-        *(state.voucher.available_minor, state.voucher.held_minor),
-        *(state.points.available_minor, state.points.held_minor),
+        *(int(state.status), state.first_end(), state.last_active_day, state.fee_month),
+        *(available_minor > 0, available_minor > given_minor),
     )
 
 
@@ -341,6 +344,29 @@ async def test_liability_tells_purses_and_kinds_of_lots_apart(
         (80, "978", 1, False, 300, 0),
         (90, "999", 1, False, 70, 0),
     ]
+    await agrees(world, app)
+
+
+async def test_a_life_is_written_where_it_changes_and_only_there(
+    world: World, app: Connection
+) -> None:
+    lives = "select status, ecash_there, xmin from card_life order by card_id"
+    spent, other = await world.add_cards(2)
+    await world.do(
+        (spent, world.request(Operation.LOAD, 5)), (other, world.request(Operation.LOAD, 5))
+    )
+    await project(app)
+    before = await app.rows(lives)
+    await world.do((spent, world.request(Operation.REDEEM, 3)))
+    await project(app)
+    assert await app.rows(lives) == before
+    await world.do(
+        (spent, world.request(Operation.REDEEM, 2)), (other, world.request(Operation.REDEEM, 1))
+    )
+    await project(app)
+    emptied, untouched = await app.rows(lives)
+    assert (emptied["ecash_there"], untouched) == (False, before[1])
+    assert emptied["xmin"] != before[0]["xmin"]
     await agrees(world, app)
 
 

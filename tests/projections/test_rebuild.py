@@ -52,7 +52,6 @@ async def test_what_is_made_anew_is_equal(journal: World, url: str) -> None:
         "merchant_balance": 3,
         "programme_balance": 1,
         "liability": 1,
-        "card_head": 4,
         "card_life": 4,
         "open_hold": 1,
         "open_item": 3,
@@ -84,7 +83,7 @@ TAMPER = {
         (1, 1),
     ),
     "liability": ("delete from liability", (0, 1)),
-    "card_head": ("update card_head set status = 4 where card_id = 1", (1, 1)),
+    "card_life": ("update card_life set status = 4 where card_id = 1", (1, 1)),
     "open_hold": ("update open_hold set ended_by = 3", (1, 1)),
     "open_item": ("delete from open_item where kind = 1", (0, 1)),
     "projection_position": ("update projection_position set links = 6", (1, 0)),
@@ -210,10 +209,10 @@ async def test_the_verbs_say_it_in_words_and_in_exit_codes(
 
     await journal.connection.script("update link set terminal_id = 1 where card_id = 2")
     assert command(url, tmp_path, "rebuild").returncode == 0
-    await journal.connection.script("update card_head set status = 4")
+    await journal.connection.script("update card_life set status = 4")
     differs = command(url, tmp_path, "rebuild")
     assert differs.returncode == 1
-    assert "differs card_head, 4 rows" in differs.stdout
+    assert "differs card_life, 4 rows" in differs.stdout
     assert command(url, tmp_path, "rebuild", "--replace").returncode == 0
     assert command(url, tmp_path, "rebuild").returncode == 0
 

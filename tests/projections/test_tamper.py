@@ -250,7 +250,7 @@ async def test_a_block_of_another_history_does_not_fit_before_the_next(
 
 async def _start_anew(journal: World) -> None:
     await journal.connection.script(
-        "truncate journal_digest, merchant_balance, programme_balance, liability, card_head;"
+        "truncate journal_digest, merchant_balance, programme_balance, liability, card_life;"
         "update projection_position set xid = '0', batch_id = 0, n = 0, links = 0, postings = 0"
     )
 
