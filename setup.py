@@ -41,6 +41,7 @@ setup(
             module("replies"),
             module("pgwire"),
             module("rows"),
+            module("cache"),
             module("sums"),
         ],
         compiler_directives={"language_level": "3", "embedsignature": True},

@@ -12,7 +12,7 @@ _COMPILED = (
     *("framing", "codec", "mac"),
     *("token_entries", "tokens"),
     *("directory", "batch", "reader", "replies"),
-    *("pgwire", "rows", "sums"),
+    *("pgwire", "rows", "sums", "cache"),
 )
 
 

@@ -35,7 +35,7 @@ from switch.journal.journal import (
 )
 from switch.journal.rows import CardRow, Refusal, batch_arguments
 from switch.pipeline import Pipeline, cannot_decide, without_effect
-from switch.reservation.store import Possession, ReservationStore
+from switch.reservation.store import ReservationStore
 
 __all__ = ["Decided", "Lane"]
 
@@ -159,17 +159,10 @@ class Lane:
     async def _reserve(self, batch: Batch) -> dict[int, CardRow]:
         card_ids = list(batch.card_ids)
         owed, self._owed = self._owed, {}
-        rows: dict[int, CardRow] = {}
-        busy = []
         try:
-            answers = await self._reservation.reserve(card_ids, owed)
+            rows, busy = await self._reservation.reserve(card_ids, owed)
         finally:
             self._pipeline.give_back(card_id for card_id in owed if card_id not in batch.card_ids)
-        for card_id, reserved in zip(card_ids, answers, strict=True):
-            if reserved.row is not None:
-                rows[card_id] = reserved.row
-            elif reserved.possession is Possession.BUSY:
-                busy.append(card_id)
         if busy:
             spare = self._pipeline.leave_to_others(batch, busy)
             if spare:

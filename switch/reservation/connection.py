@@ -7,7 +7,6 @@ hiredis on a Trio socket (docs/performance.md). redis-py loads the function libr
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -17,16 +16,15 @@ import trio
 
 from switch.store_socket import StoreSocket
 
-__all__ = ["RedisConnection", "RedisDown", "load_library"]
-
-Argument = str | bytes | int
-"""What a command may be made of."""
+__all__ = ["RedisConnection", "RedisDown", "load_library", "pack"]
 
 LIBRARY = Path(__file__).with_name("library.lua")
 
 
-# hiredis' own annotation says a tuple of one
-_pack: Callable[[tuple[Argument, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]
+def pack(*command: str | bytes | int) -> bytes:
+    """A command as it is sent."""
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type] # says a tuple of one
+    return packed
 
 
 class RedisDown(Exception):
@@ -68,13 +66,13 @@ class RedisConnection:
                 self._stream = StoreSocket(stream)
         if parts.password is not None:
             user = (unquote(parts.username),) if parts.username else ()
-            await self._roundtrip(("AUTH", *user, unquote(parts.password)))
+            await self._roundtrip(pack("AUTH", *user, unquote(parts.password)))
         if database not in ("", "0"):
-            await self._roundtrip(("SELECT", database))
+            await self._roundtrip(pack("SELECT", database))
 
-    async def _roundtrip(self, command: tuple[Argument, ...]) -> object:
+    async def _roundtrip(self, command: bytes) -> object:
         assert self._stream is not None
-        await self._stream.send_all(_pack(command))
+        await self._stream.send_all(command)
         return await self._reply()
 
     async def _reply(self) -> object:
@@ -88,8 +86,8 @@ class RedisConnection:
                 raise RedisDown("connection closed")
             self._reader.feed(bytes(data))
 
-    async def call(self, *command: Argument, timeout_s: float) -> object:
-        """One command and its reply; RedisDown for everything that goes wrong."""
+    async def call(self, command: bytes, *, timeout_s: float) -> object:
+        """One command (`pack`) and its reply; RedisDown for everything that goes wrong."""
         finished = False
         try:
             with trio.move_on_after(timeout_s):

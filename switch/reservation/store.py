@@ -7,42 +7,30 @@ condition refuses whoever was second. Slower, never wrong.
 
 from __future__ import annotations
 
-import enum
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-import msgspec
 import trio
 
-from fastpath.mac import MacAlgorithm, MacKey, sign_many, verify_many
+from fastpath.cache import function_call, open_states, seal_states
+from fastpath.mac import MacAlgorithm, MacKey
 from switch.journal.rows import CardRow
-from switch.reservation.connection import Argument, RedisConnection, RedisDown, load_library
+from switch.reservation.connection import RedisConnection, RedisDown, load_library, pack
 
-__all__ = ["Possession", "ReservationStore", "Reserved", "Sealer"]
+__all__ = ["ReservationStore", "Reserved", "Sealer"]
 
 _PAUSE_AFTER_FAILURE_S = 0.5
-_SEAL = 8
+_HELD, _WAIT = b"held", b"wait"
+_KEYS = (_HELD, _WAIT)
 
 
-class Possession(enum.Enum):
-    """What `reserve` says of one card."""
+class Reserved(NamedTuple):
+    """What `reserve` says of a batch's cards; any other is this lane's, its state unknown."""
 
-    BUSY = 0
-    GRANTED = 1
-
-
-class Reserved(msgspec.Struct, frozen=True, gc=False):
-    """One card's answer: whether it may be worked on, and its state where one is known."""
-
-    possession: Possession
-    row: CardRow | None = None
-
-
-_GRANTED = Possession.GRANTED
-BUSY = Reserved(Possession.BUSY)
-GRANTED = Reserved(Possession.GRANTED)
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[bytes, bytes, bytes]).decode
+    rows: dict[int, CardRow]
+    """Cards that are this lane's now, as they were last."""
+    busy: list[int]
+    """Cards that another has."""
 
 
 class Sealer:
@@ -56,29 +44,15 @@ class Sealer:
         """`key` is an AES key. ValueError for another length."""
         self._key = MacKey(MacAlgorithm.AES_CMAC, key)
 
-    def seal(self, card_ids: Sequence[int], rows: Iterable[CardRow]) -> list[bytes]:
-        """Rows as bytes for the cache: the AES-CMAC (NIST SP 800-38B) of each, with its card."""
-        bodies = [_encode((row.facts, row.state, row.window)) for row in rows]
-        macs = sign_many([self._key] * len(bodies), _covered(card_ids, bodies))
-        return [mac + body for mac, body in zip(macs, bodies, strict=True)]
+    def seal(self, card_ids: Collection[int], rows: Iterable[CardRow]) -> list[bytes]:
+        """Rows as bytes for the cache, each good for its card alone."""
+        parts = [(row.facts, row.state, row.window) for row in rows]
+        return seal_states(self._key, card_ids, parts)
 
     def open(self, card_ids: Sequence[int], states: Sequence[bytes]) -> list[CardRow | None]:
         """The rows, with None for anything that was not sealed here for this card."""
-        bodies = [state[_SEAL:] for state in states]
-        macs = [state[:_SEAL] for state in states]
-        rights = verify_many([self._key] * len(bodies), _covered(card_ids, bodies), macs)
-        return [
-            CardRow(*_decode(body)) if right else None
-            for right, body in zip(rights, bodies, strict=True)
-        ]
-
-
-def _covered(card_ids: Iterable[int], bodies: Iterable[bytes]) -> list[bytes]:
-    """What a seal is over: the card, too, so that none is good for another."""
-    return [
-        card_id.to_bytes(8, "big", signed=True) + body
-        for card_id, body in zip(card_ids, bodies, strict=True)
-    ]
+        opened = open_states(self._key, card_ids, states)
+        return [None if parts is None else CardRow(*parts) for parts in opened]
 
 
 class ReservationStore:
@@ -97,38 +71,34 @@ class ReservationStore:
     ) -> None:
         """`prefix` names the installation's epoch; `holder` is unique per lane and worker run."""
         self._url = url
-        self._tag = "{" + prefix + "}"
+        self._tag = b"{%b}" % prefix.encode()
         self._holder = holder
         self._sealer = sealer
         self._timeout_s = timeout_s
-        self._possession_ms = possession_ms
+        self._possession_ms = b"%d" % possession_ms
         self._on_error = on_error
         self._connection = RedisConnection(url)
         self._down_until = -1.0
-
-    def _keys(self, card_ids: Sequence[int]) -> list[str]:
-        tag = self._tag
-        return [f"{tag}held", f"{tag}wait", *(f"{tag}{card_id}" for card_id in card_ids)]
 
     @property
     def up(self) -> bool:
         """Whether the last call was answered."""
         return self._down_until < 0
 
-    async def _call(self, function: str, card_ids: Sequence[int], *args: Argument) -> object | None:
+    async def _call(self, function: str, card_ids: Collection[int], *args: bytes) -> object | None:
         """The function's reply, or None while Redis is down."""
         if self._down_until > trio.current_time():
             return None
-        keys = self._keys(card_ids)
-        command = ("FCALL", f"cardswitch1_{function}", len(keys), *keys, self._holder, *args)
+        name = f"cardswitch1_{function}".encode()
+        command = function_call(name, self._tag, _KEYS, card_ids, (self._holder, *args))
         try:
             try:
-                reply = await self._connection.call(*command, timeout_s=self._timeout_s)
+                reply = await self._connection.call(command, timeout_s=self._timeout_s)
             except RedisDown as error:
                 if "unction not found" not in str(error):
                     raise
                 await trio.to_thread.run_sync(load_library, self._url)
-                reply = await self._connection.call(*command, timeout_s=self._timeout_s)
+                reply = await self._connection.call(command, timeout_s=self._timeout_s)
         except RedisDown as error:
             self._down_until = trio.current_time() + _PAUSE_AFTER_FAILURE_S
             self._on_error(str(error).split(" ", maxsplit=1)[0][:24])
@@ -138,32 +108,29 @@ class ReservationStore:
 
     async def reserve(
         self, card_ids: Sequence[int], settled: Mapping[int, CardRow] | None = None
-    ) -> list[Reserved]:
+    ) -> Reserved:
         """Take these cards for this lane's batch, as far as no other has them.
 
         `settled` are given back first, as by `settle`. What another worker waits for of them is
         not taken again by the same call.
         """
         if settled:
-            states = self._sealer.seal(list(settled), settled.values())
-            both = (*settled, *card_ids)
-            reply = await self._call("exchange", both, self._possession_ms, len(settled), *states)
+            states = self._sealer.seal(settled, settled.values())
+            both, count = (*settled, *card_ids), b"%d" % len(settled)
+            reply = await self._call("exchange", both, self._possession_ms, count, *states)
         else:
             reply = await self._call("reserve", card_ids, self._possession_ms)
         if not isinstance(reply, list) or len(reply) != len(card_ids):
-            return [GRANTED] * len(card_ids)
-        sealed = {
-            card_id: state
-            for card_id, state in zip(card_ids, reply, strict=True)
-            if isinstance(state, bytes)
-        }
-        rows = iter(self._sealer.open(list(sealed), list(sealed.values())))
-        return [
-            Reserved(_GRANTED, next(rows))
-            if isinstance(state, bytes)
-            else (BUSY if state == 0 else GRANTED)
-            for state in reply
-        ]
+            return Reserved({}, [])
+        known, states, busy = [], [], []
+        for card_id, state in zip(card_ids, reply, strict=True):
+            if isinstance(state, bytes):
+                known.append(card_id)
+                states.append(state)
+            elif state == 0:
+                busy.append(card_id)
+        opened = zip(known, self._sealer.open(known, states), strict=True)
+        return Reserved({card_id: row for card_id, row in opened if row is not None}, busy)
 
     async def settle(self, card_ids: Sequence[int], rows: Sequence[CardRow]) -> None:
         """Give cards back with the state that was committed."""
@@ -171,16 +138,16 @@ class ReservationStore:
 
     async def release(self, card_ids: Sequence[int], *, forget: bool = False) -> None:
         """Give cards back as they were; `forget` their state where it has proved stale."""
-        await self._call("release", card_ids, "1" if forget else "0")
+        await self._call("release", card_ids, b"1" if forget else b"0")
 
     async def notices(self) -> AsyncIterator[list[int]]:
         """Cards that were given back while somebody waited for them, as it happens, for ever."""
         connection = RedisConnection(self._url)
-        channel = f"{self._tag}held"
+        subscribe = pack("SUBSCRIBE", self._tag + _HELD)
         try:
             while True:
                 try:
-                    await connection.call("SUBSCRIBE", channel, timeout_s=self._timeout_s)
+                    await connection.call(subscribe, timeout_s=self._timeout_s)
                     while True:
                         card_ids = self._card_ids_in(await connection.next_message())
                         if card_ids:
@@ -194,9 +161,8 @@ class ReservationStore:
         """The cards that a notice names. Anybody may say anything on the channel: [] for that."""
         if not isinstance(message, list) or message[0] != b"message":
             return []
-        tag = self._tag.encode()
         try:
-            return [int(name.removeprefix(tag)) for name in message[2].split(b" ")]
+            return [int(name.removeprefix(self._tag)) for name in message[2].split(b" ")]
         except ValueError:
             return []
 

@@ -10,6 +10,7 @@ import enum
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import hiredis
 import msgspec
 import trio
 
@@ -102,11 +103,11 @@ class MemoryCache:
     ) -> list[bytes | int]:
         """Settle the first cards, then reserve the others but what somebody waits for."""
         possession_ms, count, *states = args
-        settled, wanted = cards[:count], cards[count:]
+        settled, wanted = cards[: int(count)], cards[int(count) :]
         waited = self.waits.intersection(settled)
         self.settle(settled, holder, states)
         taken = [card for card in wanted if card not in waited]
-        answers = iter(self.reserve(taken, holder, possession_ms, twice=twice))
+        answers = iter(self.reserve(taken, holder, int(possession_ms), twice=twice))
         return [0 if card in waited else next(answers) for card in wanted]
 
     def release(self, cards: Sequence[str], holder: bytes, forget: bool) -> int:
@@ -142,12 +143,15 @@ class MemoryRedisConnection:
     def discard(self) -> None:
         """Close at once."""
 
-    async def call(self, *command: Any, timeout_s: float) -> object:
+    async def call(self, command: bytes, *, timeout_s: float) -> object:
         """One FCALL and its reply; RedisDown for everything that goes wrong."""
         if not self._alive():
             raise Killed
-        _, function, count, *rest = command
-        cards = rest[2:count]
+        reader = hiredis.Reader()
+        reader.feed(command)
+        _, name, number, *rest = reader.gets()
+        function, count = name.decode(), int(number)
+        cards = [key.decode() for key in rest[2:count]]
         holder, *args = rest[count:]
         cache, trouble = self._cache, self._cache.trouble
         fault, time_s = trouble.cache_fault()
@@ -184,13 +188,13 @@ class MemoryRedisConnection:
         twice: bool = False,
     ) -> object:
         if function == "cardswitch1_reserve":
-            return self._cache.reserve(cards, holder, args[0], twice=twice)
+            return self._cache.reserve(cards, holder, int(args[0]), twice=twice)
         if function == "cardswitch1_exchange":
             return self._cache.exchange(cards, holder, args, twice=twice)
         if function == "cardswitch1_settle":
             return self._cache.settle(cards, holder, args)
         if function == "cardswitch1_release":
-            return self._cache.release(cards, holder, args[0] == "1")
+            return self._cache.release(cards, holder, args[0] == b"1")
         raise RedisDown("ERR Function not found")
 
     def _lie(self, fault: CacheFault | None, cards: list[str], n: int, state: Any) -> Any:

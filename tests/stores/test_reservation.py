@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,9 +17,9 @@ import trio
 from store_sessions import Stores
 
 from switch.journal.rows import CardRow
-from switch.reservation.store import Possession, ReservationStore, Sealer
+from switch.reservation.store import ReservationStore, Reserved, Sealer
 
-BUSY, GRANTED = Possession.BUSY, Possession.GRANTED
+BUSY, GRANTED = "busy", "granted"
 SEALER = Sealer(b"k" * 32)
 Makes = Callable[..., ReservationStore]
 _numbers = itertools.count(1)
@@ -64,14 +64,18 @@ def key_of(prefix: str, card_id: int) -> str:
     return "{" + prefix + "}" + str(card_id)
 
 
-async def possession(store: ReservationStore, *card_ids: int) -> list[Possession]:
-    return [one.possession for one in await store.reserve(card_ids)]
+def words(card_ids: Sequence[int], reserved: Reserved) -> list[str]:
+    return [BUSY if card_id in reserved.busy else GRANTED for card_id in card_ids]
+
+
+async def possession(store: ReservationStore, *card_ids: int) -> list[str]:
+    return words(card_ids, await store.reserve(card_ids))
 
 
 async def known(store: ReservationStore, card_id: int) -> CardRow | None:
-    (one,) = await store.reserve([card_id])
-    assert one.possession is GRANTED
-    return one.row
+    rows, busy = await store.reserve([card_id])
+    assert not busy
+    return rows.get(card_id)
 
 
 # -- one winner ---------------------------------------------------------------------------------
@@ -101,7 +105,7 @@ async def test_overlapping_batches_share_no_card(lane: Makes) -> None:
 
         async def race(number: int, cards: list[int], holders: Any = holders) -> None:
             for card_id, one in zip(cards, await possession(racers[number], *cards), strict=True):
-                if one is GRANTED:
+                if one == GRANTED:
                     holders.setdefault(card_id, []).append(number)
 
         async with trio.open_nursery() as nursery:
@@ -152,8 +156,7 @@ async def test_the_next_one_finds_what_was_committed(lane: Makes) -> None:
     assert await known(first, 1) is None
     await first.reserve([2])
     await first.settle([1, 2], [row("one"), row("two")])
-    answers = await second.reserve([2, 1, 3])
-    assert [one.row for one in answers] == [row("two"), row("one"), None]
+    assert await second.reserve([2, 1, 3]) == ({2: row("two"), 1: row("one")}, [])
     await second.release([1])
     assert await known(first, 1) == row("one"), "given back as it was"
     await first.release([1], forget=True)
@@ -231,7 +234,7 @@ async def test_after_flushall_everything_is_free_and_unknown(
     await first.reserve([1, 2])
     await first.settle([1], [row()])
     cache.flushall()
-    assert [one.row for one in await second.reserve([1, 2])] == [None, None]
+    assert await second.reserve([1, 2]) == ({}, [])
     await first.settle([2], [row("late")])  # it has lost its possession
     await second.release([2])
     assert await known(first, 2) is None
@@ -348,7 +351,7 @@ async def test_a_silent_server_costs_one_time_out_and_then_nothing_for_a_while(
     assert store.up
     # the reply to the call that was given up is not taken for that of a later one
     await store.settle([4], [row("four")])
-    assert [one.row for one in await store.reserve([4, 5])] == [row("four"), None]
+    assert await store.reserve([4, 5]) == ({4: row("four")}, [])
 
 
 @contextlib.contextmanager
@@ -469,17 +472,16 @@ async def test_what_is_given_back_is_there_for_the_next_and_what_is_asked_for_is
 ) -> None:
     first, second = lane(), lane()
     await first.reserve([1, 2])
-    answers = await first.reserve([3, 4], {1: row("one"), 2: row("two")})
-    assert [one.possession for one in answers] == [GRANTED, GRANTED]
-    assert [one.row for one in await second.reserve([2, 1])] == [row("two"), row("one")]
+    assert await first.reserve([3, 4], {1: row("one"), 2: row("two")}) == ({}, [])
+    assert await second.reserve([2, 1]) == ({2: row("two"), 1: row("one")}, [])
     assert await possession(second, 3, 4) == [BUSY, BUSY]
 
 
 async def test_a_card_that_is_needed_again_comes_with_its_new_state(lane: Makes) -> None:
     first, second = lane(), lane()
     await first.reserve([1, 2])
-    answers = await first.reserve([2, 3], {1: row("one"), 2: row("two")})
-    assert [one.row for one in answers] == [row("two"), None]
+    answer = await first.reserve([2, 3], {1: row("one"), 2: row("two")})
+    assert answer == ({2: row("two")}, [])
     assert await possession(second, 2) == [BUSY]
 
 
@@ -489,14 +491,14 @@ async def test_a_card_that_another_waits_for_is_its_turn(lane: Makes) -> None:
     await greedy.reserve([1, 2])
     async with listening(waiting) as heard:
         assert await possession(waiting, 1) == [BUSY]
-        answers = await greedy.reserve([2, 1, 5], {1: row("one"), 2: row("two")})
-        assert [one.possession for one in answers] == [GRANTED, BUSY, GRANTED]
+        answer = await greedy.reserve([2, 1, 5], {1: row("one"), 2: row("two")})
+        assert answer == ({2: row("two")}, [1])
         await until(lambda: heard == [[1]])
         assert await known(waiting, 1) == row("one")
         # nobody waits any more, it does not give way again
         await waiting.release([1])
         await greedy.reserve([1])
-        assert [one.possession for one in await greedy.reserve([1], {1: row()})] == [GRANTED]
+        assert await greedy.reserve([1], {1: row()}) == ({1: row()}, [])
 
 
 async def test_who_has_lost_a_card_meanwhile_brings_back_no_state(lane: Makes) -> None:
@@ -504,7 +506,6 @@ async def test_who_has_lost_a_card_meanwhile_brings_back_no_state(lane: Makes) -
     await slow.reserve([1])
     await trio.sleep(0.1)
     await other.reserve([1])
-    answers = await slow.reserve([1, 2], {1: row("late")})
-    assert [one.possession for one in answers] == [BUSY, GRANTED]
+    assert await slow.reserve([1, 2], {1: row("late")}) == ({}, [1])
     await other.release([1])
     assert await known(other, 1) is None

@@ -30,7 +30,7 @@ from switch.journal.journal import BatchRejected, HistoryQuery, JournalDown, Out
 from switch.journal.rows import CardRow, Refusal, link_from_row
 from switch.lane import Lane
 from switch.pipeline import Pipeline, Ticket
-from switch.reservation.store import Possession, Reserved
+from switch.reservation.store import Reserved
 
 __all__ = [
     "FakeCache",
@@ -224,18 +224,15 @@ class FakeCache:
 
     async def reserve(
         self, card_ids: Sequence[int], settled: Mapping[int, CardRow] | None = None
-    ) -> list[Reserved]:
+    ) -> Reserved:
         if settled:
             self.exchanged.append(list(settled))
             self.states.update(settled)
         self.reserved.append(list(card_ids))
         await trio.sleep(self.pause_s)
-        return [
-            Reserved(Possession.BUSY)
-            if card_id in self.foreign
-            else Reserved(Possession.GRANTED, self.states.get(card_id))
-            for card_id in card_ids
-        ]
+        mine = [card_id for card_id in card_ids if card_id not in self.foreign]
+        rows = {card_id: self.states[card_id] for card_id in mine if card_id in self.states}
+        return Reserved(rows, [card_id for card_id in card_ids if card_id in self.foreign])
 
     async def settle(self, card_ids: Sequence[int], rows: Sequence[CardRow]) -> None:
         await trio.sleep(self.pause_s)
