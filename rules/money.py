@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 
 __all__ = ["AMOUNT_MINOR_MAX", "POINTS_CURRENCY", "Counts", "Purse", "additional_amount"]
 
@@ -44,9 +45,11 @@ def additional_amount(purse: int, amount_type: str, currency: str, amount_minor:
     `amount_type` is "01" for the ledger balance and "02" for the available one. What a return or a
     reversal has lifted above the largest amount is told as that.
     """
-    if 0 <= amount_minor <= AMOUNT_MINOR_MAX:  # spelt out: it is in nearly every answer
-        return f"{purse:02d}{amount_type}{currency}C{amount_minor:012d}"
     sign = "C" if amount_minor >= 0 else "D"
-    return (
-        f"{purse:02d}{amount_type}{currency}{sign}{min(abs(amount_minor), AMOUNT_MINOR_MAX):012d}"
-    )
+    digits = str(min(abs(amount_minor), AMOUNT_MINOR_MAX)).zfill(12)
+    return f"{_kind_of_amount(purse, amount_type, currency)}{sign}{digits}"
+
+
+@functools.lru_cache(maxsize=256)
+def _kind_of_amount(purse: int, amount_type: str, currency: str) -> str:
+    return f"{purse:02d}{amount_type}{currency}"

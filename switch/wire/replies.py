@@ -47,6 +47,7 @@ _TIME, _DATE, _RRN = int(DE.LOCAL_TIME), int(DE.LOCAL_DATE), int(DE.RRN)
 _APPROVAL_CODE, _RESPONSE = int(DE.APPROVAL_CODE), int(DE.RESPONSE_CODE)
 _PRIVATE, _BALANCES = int(DE.PRIVATE), int(DE.ADDITIONAL_AMOUNTS)
 
+_CODES = {response: response.value for response in Response}
 _APPROVING_CLASSES = frozenset("124")
 _BALANCE_MTIS = frozenset({"0100", "0101", "0200", "0201"})
 
@@ -105,7 +106,7 @@ def reply_fields(
         fields[_AMOUNT] = f"{answer.amount_minor:012d}"
     fields[_RRN] = message.get(_RRN) or answer.rrn
     response = answer.response
-    fields[_RESPONSE] = response.value
+    fields[_RESPONSE] = _CODES[response]
     if response in APPROVALS and mti[1] in _APPROVING_CLASSES:
         fields[_APPROVAL_CODE] = answer.approval_code
         if answer.balances and mti in _BALANCE_MTIS:
@@ -116,7 +117,7 @@ def reply_fields(
             fields[_BALANCES] = answer.balances
     if isinstance(answer, Reconciled) and answer.totals is not None:
         fields.update(reconciliation_fields(message, answer))
-    private = {"TX": answer.transaction_id}
+    private = {}
     if answer.original_response:
         private["OC"] = answer.original_response
     if answer.original_state:
@@ -130,7 +131,9 @@ def reply_fields(
         private["RT"] = resets.strftime("%Y%m%d%H%M%S")
     if answer.requested_minor is not None:
         private["RQ"] = f"{answer.requested_minor:012d}"
-    fields[_PRIVATE] = build_private(private)
+    tx = answer.transaction_id
+    text = f"TX{len(tx):03d}{tx}"  # first of all, and in every reply
+    fields[_PRIVATE] = text + build_private(private) if private else text
     return fields
 
 

@@ -97,8 +97,6 @@ _TOLD = frozenset({Operation.REVERSAL, Operation.OUTCOME, Operation.ADVICE, Oper
 _READ = Entry.READ
 _HAS_OTHER = frozenset({Operation.TRANSFER, Operation.REVERSAL})
 _NAMES_BY_ID = frozenset({Operation.RETURN, Operation.ADVICE})
-
-
 Terms = CreditTerms | None
 
 
@@ -180,7 +178,7 @@ class Translator:
         terms = credit_terms(private) if private and operation in _MAKES_LOTS else None
         to_account, rrn = message.get(_TO_ACCOUNT), message.get(_RRN)
         replacement = message.get(_REPLACEMENT) if told else None
-        content = f"{code}|{amount}|{currency}|{to_account}|{replacement}|{private.get('OR')}"
+        rest = (to_account, replacement, private.get("OR"))
         more = self._said_in_private(private, operation, digest, terms) if private else {}
         if told:
             more |= _reference(message, private, operation, instant_s, party)
@@ -189,7 +187,7 @@ class Translator:
         request = CardRequest(
             operation=operation,
             key=request_key(instant_s, f"{party}|{mti[1:3]}|{stan}"),
-            fingerprint=_fingerprint(content, terms),
+            fingerprint=_fingerprint(f"{code}|{amount}|{currency}", rest, terms),
             transaction_id=transaction_id,
             rrn=rrn.strip() if rrn else "",
             card_digest=digest,
@@ -201,8 +199,9 @@ class Translator:
             entry=entry,
             expiry=None if told else message.get(_EXPIRY),
             pvv=pvv,
-            **more,
         )
+        if more:
+            request = msgspec.structs.replace(request, **more)
         other_id = self._other_card(operation, to_account, pan) if operation in _HAS_OTHER else 0
         return Translated(request, card_id, other_id, pin_version)
 
@@ -357,8 +356,9 @@ def _reference(
     }
 
 
-def _fingerprint(content: str, terms: Terms) -> bytes:
+def _fingerprint(content: str, rest: tuple[str | None, ...], terms: Terms) -> bytes:
     """Over what a repeat must have in common with its original."""
+    content += "|None|None|None" if rest == (None, None, None) else "|{}|{}|{}".format(*rest)
     if terms is not None:
         content = "|".join((content, *map(str, msgspec.structs.astuple(terms))))
     return content_fingerprint(content)
