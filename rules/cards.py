@@ -9,7 +9,7 @@ import msgspec
 
 from rules.ledger import Link
 from rules.lots import Lot, LotMove
-from rules.money import Purse, additional_amount
+from rules.money import Purse, additional_amounts
 from rules.window import Window
 
 __all__ = [
@@ -270,7 +270,7 @@ class WorkingCard:
         return [link for link in self.known.values() if link.undoes == version and link.approved]
 
     def balances(self, purse: Purse, today: int = 0) -> str:
-        """DE 54 for one purse: the ledger amount, then the available one.
+        """DE 54 for one purse (`additional_amounts`).
 
         `today`: without the lots whose last day was before it, where these still are on the card.
         """
@@ -280,8 +280,5 @@ class WorkingCard:
         if 0 < self.state.ends_from < today:
             over = [lot.available_minor for lot in held.lots if lot.is_over(today)]
             available_minor -= sum(over)
-        available = additional_amount(purse, "02", currency, available_minor)
-        if held.held_minor == 0:  # one amount, told twice
-            return f"{available[:2]}01{available[4:]}{available}"
         ledger_minor = available_minor + held.held_minor
-        return additional_amount(purse, "01", currency, ledger_minor) + available
+        return additional_amounts(purse, currency, ledger_minor, available_minor)

@@ -86,8 +86,11 @@ def take(lots: list[Lot], amount_minor: int, *, cashable_only: bool = False) -> 
 
     The caller has checked that the amount is there; ValueError otherwise.
     """
+    if len(lots) == 1 and 0 < amount_minor < lots[0].available_minor and not cashable_only:
+        lots[0].available_minor -= amount_minor  # as below, for what most cards are
+        return [_move(lots[0], -amount_minor)]
     moves = []
-    for lot in sorted(lots, key=_spending_order) if len(lots) > 1 else lots:
+    for lot in sorted(lots, key=_spending_order):
         if amount_minor == 0:
             break
         if cashable_only and not lot.cashable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 
-__all__ = ["AMOUNT_MINOR_MAX", "POINTS_CURRENCY", "Counts", "Purse", "additional_amount"]
+__all__ = ["AMOUNT_MINOR_MAX", "POINTS_CURRENCY", "Counts", "Purse", "additional_amounts"]
 
 AMOUNT_MINOR_MAX = 999_999_999_999
 """The largest amount DE 4 and DE 54 can carry (n12)."""
@@ -39,17 +39,23 @@ class Purse(enum.IntEnum):
         return programme_currency if self != _POINTS else POINTS_CURRENCY
 
 
-def additional_amount(purse: int, amount_type: str, currency: str, amount_minor: int) -> str:
-    """One amount of DE 54: account type, amount type, currency, C or D, 12 digits (20 characters).
+def additional_amounts(purse: Purse, currency: str, ledger_minor: int, available_minor: int) -> str:
+    """DE 54 for one purse, 40 characters: the ledger amount, then the available one.
 
-    `amount_type` is "01" for the ledger balance and "02" for the available one. What a return or a
-    reversal has lifted above the largest amount is told as that.
+    Each is its account type, amount type ("01", "02"), currency, C or D, and 12 digits. What a
+    return or a reversal has lifted above the largest amount is told as that.
     """
-    sign = "C" if amount_minor >= 0 else "D"
-    digits = str(min(abs(amount_minor), AMOUNT_MINOR_MAX)).zfill(12)
-    return f"{_kind_of_amount(purse, amount_type, currency)}{sign}{digits}"
+    ledger_kind, available_kind = _kinds_of_amount(purse, currency)
+    available = _signed(available_minor)
+    ledger = available if ledger_minor == available_minor else _signed(ledger_minor)
+    return f"{ledger_kind}{ledger}{available_kind}{available}"
 
 
 @functools.lru_cache(maxsize=256)
-def _kind_of_amount(purse: int, amount_type: str, currency: str) -> str:
-    return f"{purse:02d}{amount_type}{currency}"
+def _kinds_of_amount(purse: Purse, currency: str) -> tuple[str, str]:
+    return f"{purse:02d}01{currency}", f"{purse:02d}02{currency}"
+
+
+def _signed(amount_minor: int) -> str:
+    sign = "C" if amount_minor >= 0 else "D"
+    return sign + str(min(abs(amount_minor), AMOUNT_MINOR_MAX)).zfill(12)

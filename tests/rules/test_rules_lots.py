@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rules.lots import Lot, LotMove, Origin, give_back, net, restorable, take, take_all, take_back
-from rules.money import AMOUNT_MINOR_MAX, Purse, additional_amount
+from rules.money import AMOUNT_MINOR_MAX, Purse, additional_amounts
 
 
 def amounts(lots: list[Lot]) -> dict[int, int]:
@@ -89,6 +89,16 @@ def test_only_cashable_lots_are_paid_out() -> None:
 def test_a_single_lot_that_may_not_be_paid_out_is_not() -> None:
     with pytest.raises(ValueError):
         take([Lot(1, 100, Origin.PROMO, cashable=False)], 1, cashable_only=True)
+
+
+@given(st.integers(2, 10**12), st.data())
+def test_a_single_lot_gives_as_any_does(available_minor: int, data: st.DataObject) -> None:
+    """The short way of a card with one lot, against the long one."""
+    amount_minor = data.draw(st.integers(1, available_minor))
+    short, long = [Lot(1, available_minor, expires_day=7)], [Lot(1, available_minor, expires_day=7)]
+    moves = take(short, amount_minor)
+    assert moves == take(long, amount_minor, cashable_only=True)
+    assert (short, moved(moves)) == (long, [(1, -amount_minor)])
 
 
 def test_all_and_all_cashable() -> None:
@@ -220,17 +230,23 @@ def test_taken_back_after_it_was_given_every_lot_is_as_it_was(
     assert sorted(lots, key=lambda lot: lot.lot_id) == before
 
 
-def test_an_amount_of_de_54() -> None:
-    assert additional_amount(Purse.ECASH, "02", "978", 1250) == "6002978C000000001250"
-    assert additional_amount(Purse.POINTS, "01", "999", 0) == "9001999C000000000000"
-    assert additional_amount(Purse.VOUCHER, "01", "978", -5) == "8001978D000000000005"
+def test_the_amounts_of_de_54() -> None:
+    assert additional_amounts(Purse.ECASH, "978", 1300, 1250) == (
+        "6001978C0000000013006002978C000000001250"
+    )
+    assert additional_amounts(Purse.POINTS, "999", 0, 0) == (
+        "9001999C0000000000009002999C000000000000"
+    )
+    assert additional_amounts(Purse.VOUCHER, "978", 1, -5) == (
+        "8001978C0000000000018002978D000000000005"
+    )
 
 
 @pytest.mark.parametrize("amount_minor", [AMOUNT_MINOR_MAX, AMOUNT_MINOR_MAX + 1, -(10**13)])
 def test_an_amount_of_de_54_always_has_20_characters(amount_minor: int) -> None:
-    said = additional_amount(Purse.ECASH, "02", "978", amount_minor)
-    assert len(said) == 20
-    assert said[8:] == "999999999999"
+    said = additional_amounts(Purse.ECASH, "978", amount_minor, amount_minor)
+    assert len(said) == 40
+    assert said[8:20] == said[28:] == "999999999999"
 
 
 def test_the_loyalty_purse_counts_in_no_currency() -> None:
