@@ -206,6 +206,9 @@ class JournalConnection:
     ) -> list[dict[str, Any]]:
         """All rows, each by column name."""
         columns, rows = await self._call(query, args, timeout_s)
+        if len(columns) == 1:  # as the journal's images come, by the thousand
+            (column,) = columns
+            return [{column: value} for (value,) in rows]
         return [dict(zip(columns, row, strict=True)) for row in rows]
 
     async def _call(
