@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -10,10 +11,12 @@ __all__ = ["main"]
 
 _DEMO_CARDS = 1_000
 _DEMO_CARDS_MAX = 10_000_000
+_NOBODY_READS = 141
+"""What a shell reports of a program that SIGPIPE (13) has ended."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a verb; the exit code. Usage errors are 2."""
+    """Run a verb; the exit code. Usage errors are 2; 141 where nobody reads what is printed."""
     parser = argparse.ArgumentParser(
         prog="cardswitch", description="Transaction switch for stored value."
     )
@@ -29,7 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
     projector = verbs.add_parser("projector")  # started by the first worker
     projector.set_defaults(run=_projector)
     parsed = parser.parse_args(arguments)
-    result = parsed.run(parsed)
+    try:
+        result = parsed.run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as behind `| head`: what is left has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NOBODY_READS
     return int(result)
 
 

@@ -12,7 +12,12 @@ from store_sessions import Stores
 
 from fastpath.codec import decode
 from fastpath.framing import Header, pack_many
+from rules.ledger import Answer
+from rules.requests import CardRequest, Operation, Terminal
+from rules.responses import Response, Rule
+from switch.batch import Ticket
 from switch.wire.link import Frame
+from switch.wire.replies import plain_answer
 from tests.client.vocabulary import NetworkCode
 
 
@@ -66,3 +71,40 @@ async def test_a_frame_that_cannot_even_be_looked_at_costs_its_own_connection_on
     office.intake.receive(arrived, trio.current_time())
     assert [till.reply(each, 1).code for each in office.replies()] == ["00"]
     assert (good.given_up, bad.given_up) == (False, True)
+
+
+async def test_what_can_be_decided_is_queued_before_refusals_are_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault while replying must not cost it its answer."""
+    till = await world.till()
+    office = await world.office()
+    refused, asked = (till.make().network(NetworkCode.ECHO) for _ in range(2))
+    request = CardRequest(
+        operation=Operation.BALANCE,
+        key=bytes(16),
+        fingerprint=b"",
+        transaction_id="",
+        rrn="",
+        terminal=Terminal(1, 1, network=False),
+    )
+    queued: list[Ticket] = []
+
+    def translated(received: Any, *_: object) -> Ticket | Answer:
+        if received.message.get(11) == asked.fields[11]:
+            return Ticket(request, 1, 0, 1, received)
+        return plain_answer("ABCDEFGHJKLM", Response.REFUSED, Rule.NONE)
+
+    class Queue:
+        def submit(self, tickets: list[Ticket]) -> None:
+            queued.extend(tickets)
+
+    def failing(answers: object) -> None:
+        raise RuntimeError("what nobody expects")
+
+    monkeypatch.setattr(office.intake, "_translate", translated)
+    monkeypatch.setattr(office.intake, "pipeline", Queue())
+    monkeypatch.setattr(office.intake, "reply", failing)
+    with pytest.raises(RuntimeError, match="nobody expects"):
+        office.deliver(refused, asked)
+    assert [ticket.request for ticket in queued] == [request]

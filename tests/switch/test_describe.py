@@ -1,6 +1,9 @@
 """`cardswitch describe` says what runs."""
 
 import json
+import os
+import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
@@ -34,3 +37,13 @@ def test_it_tells_the_path_that_runs_and_not_the_best_there_is(
     assert "aes: portable (of " in lines["paths"] and "des: portable (of " in lines["paths"]
     assert lines["cardswitch"] == version("cardswitch")
     assert lines["compiled"].startswith("framing, codec, mac")
+
+
+def test_a_reader_that_has_gone_is_no_fault() -> None:
+    """As behind `| head`: no traceback, neither while it prints nor at the end."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone:
+        command = [sys.executable, "-m", "switch", "describe"]
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
