@@ -69,7 +69,7 @@ cdef class RowShape:
         cdef const uint8_t* data
         cdef RowImage row
         cdef set values = set()
-        cdef bytes last = None, value
+        cdef bytes last = None
         for row in rows:
             data = row.raw(place, &size)
             if last is None or PyBytes_GET_SIZE(last) != size or memcmp(

@@ -12,8 +12,6 @@ class LinkSums:
     lives: dict[int, tuple[int, int, int, int, int, int, bool, bool]]
     held: list[RowImage]
     odd: list[tuple[RowImage, list[RowImage]]]
-    links: int
-    postings: int
     unread: RowImage | None
     def __init__(
         self,

@@ -176,13 +176,13 @@ cdef class LinkSums:
 
     `moved`: [amount, number] by debit kind and owner, credit kind and owner, purse and currency; a
     card's owner is its programme. `liability`: [available, held] by programme, purse, origin,
-    cashable, last day and sponsor. `lives`: by card, the row of `card_life` after its last link. `held`: links by which what is held has changed. `odd`: links
-    with an operation or a debit account that somebody asked for.
+    cashable, last day and sponsor. `lives`: by card, the row of `card_life` after its last link. `held`:
+    links by which what is held has changed. `odd`: links with an operation or a debit account that
+    somebody asked for.
     """
 
     cdef readonly dict moved, liability, lives
     cdef readonly list held, odd
-    cdef readonly Py_ssize_t links, postings
     cdef readonly RowImage unread
     cdef object _programme_of
     cdef uint64_t _given, _odd_kinds, _odd_operations
@@ -217,8 +217,6 @@ cdef class LinkSums:
         for posting in postings:
             held_minor += self._post(card_id, posting, &odd)
         self._read_body(link, card_id, held_minor)
-        self.links += 1
-        self.postings += len(postings)
         if held_minor:
             self.held.append(link)
         if odd:

@@ -10,14 +10,14 @@ import msgspec
 
 from switch.projections.writing import TABLES
 
-__all__ = ["CHAIN", "HEAD", "digest_of", "rows_of"]
+__all__ = ["CHAIN", "digest_of", "rows_of"]
 
 CHAIN = ("card_id", "version", "batch_id", "state", "request_window")
-HEAD = (
+_HEAD = (
     *("card_id", "version", "status", "ecash_available", "ecash_held", "voucher_available"),
     *("voucher_held", "points_available", "points_held", "last_posted_at"),
 )
-_COLUMNS = {**TABLES, "chain": CHAIN, "card_head": HEAD}
+_COLUMNS = {**TABLES, "chain": CHAIN, "card_head": _HEAD}
 _ORDER = (
     *("chain", "merchant_balance", "programme_balance", "liability", "card_head", "card_life"),
     *("open_hold", "open_item"),

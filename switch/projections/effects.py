@@ -123,8 +123,6 @@ class OpenItem:
 class Effects:
     """Changes by the keys of the projections' rows."""
 
-    links: int = 0
-    postings: int = 0
     merchants: dict[tuple[int, int, int, str], list[int]] = dataclasses.field(default_factory=dict)
     """[debits, credits, postings] by merchant, account kind, purse, currency."""
     programmes: dict[tuple[int, int, int, str], list[int]] = dataclasses.field(default_factory=dict)
@@ -153,7 +151,6 @@ def fold(
         sums.finish()
     except ValueError as error:
         raise _fault(sums.unread, error) from None
-    effects.links, effects.postings = sums.links, sums.postings
     for key, (amount_minor, number) in sums.moved.items():
         _split(effects, key, amount_minor, number)
     for (programme_id, purse, *rest), owed in sums.liability.items():

@@ -121,8 +121,6 @@ def test_it_adds_up_what_moved_between_accounts(made: list[dict[str, Any]]) -> N
             expected[key][1] += 1
     sums = summed(made)
     assert sums.moved == expected
-    assert sums.links == len(made)
-    assert sums.postings == sum(len(link["postings"]) for link in made)
 
 
 def held_minor(link: dict[str, Any]) -> int:
