@@ -14,6 +14,9 @@ from libc.string cimport memcpy
 from fastpath._bytes cimport put_big_endian
 from fastpath.mac cimport MAC_LENGTH, MacKey, job, run_jobs, set_job
 
+cdef extern from "secret.h" nogil:
+    void wipe(void *data, size_t size)
+
 __all__ = ["function_call", "open_states", "seal_states"]
 
 cdef enum:
@@ -31,6 +34,12 @@ cdef void *_room(Py_ssize_t size) except NULL:
     if room is NULL:
         raise MemoryError
     return room
+
+
+cdef void _free_jobs(job *jobs, Py_ssize_t count) noexcept:
+    if jobs is not NULL:
+        wipe(jobs, <size_t>count * sizeof(job))  # right MACs of refused states must not linger
+    free(jobs)
 
 
 cdef inline uint8_t *_put_part(uint8_t *out, bytes part) noexcept:
@@ -84,7 +93,7 @@ def seal_states(MacKey key not None, card_ids, parts):
             memcpy(out + MAC_LENGTH, jobs[i].data + ID, <size_t>size)
             sealed.append(one)
     finally:
-        free(jobs)
+        _free_jobs(jobs, count)
         free(arena)
     return sealed
 
@@ -145,7 +154,7 @@ def open_states(MacKey key not None, card_ids, states):
             size = <Py_ssize_t>jobs[i].size - ID
             opened.append(_parts(jobs[i].data + ID, size) if jobs[i].right else None)
     finally:
-        free(jobs)
+        _free_jobs(jobs, count)
         free(arena)
     return opened
 
