@@ -1,5 +1,5 @@
 # Two commands matter on a fresh machine: `make run` and `make test`.
-PYTHON ?= python3
+PYTHON ?= $(shell deploy/which-python)
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml $(wildcard fastpath/*.pyx fastpath/*.pxd fastpath/csrc/*)

@@ -58,4 +58,4 @@ def _kinds_of_amount(purse: Purse, currency: str) -> tuple[str, str]:
 
 def _signed(amount_minor: int) -> str:
     sign = "C" if amount_minor >= 0 else "D"
-    return sign + str(min(abs(amount_minor), AMOUNT_MINOR_MAX)).zfill(12)
+    return f"{sign}{min(abs(amount_minor), AMOUNT_MINOR_MAX)!s:0>12}"

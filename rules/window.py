@@ -14,7 +14,7 @@ a key whose repeat stands further back in the same batch. `encode` cuts it.
 
 from __future__ import annotations
 
-from rules.identity import KEY_LENGTH, key_instant
+from rules.identity import KEY_LENGTH
 
 __all__ = ["WINDOW_LENGTH", "Window"]
 
@@ -22,7 +22,7 @@ WINDOW_LENGTH = 16
 _ENTRY = KEY_LENGTH + 4
 _HEADER = 4
 _EMPTY = bytes(_HEADER)
-_BEGINNING = 1
+_BEGINNING = (1).to_bytes(_HEADER, "big")
 """The earliest instant that a key can have."""
 
 
@@ -63,8 +63,10 @@ class Window:
         surplus = len(self._data) - _HEADER - WINDOW_LENGTH * _ENTRY
         if surplus <= 0:
             return self._data
-        dropped = int.from_bytes(self._data[:_HEADER], "big")
+        data = self._data
+        # One without an instant leaves a trace, too: another such key is never surely new then.
+        dropped = max(data[:_HEADER], _BEGINNING)
         for at in range(_HEADER, _HEADER + surplus, _ENTRY):
-            # One without an instant leaves a trace, too: another such key is never surely new then.
-            dropped = max(dropped, key_instant(self._data[at : at + 4]), _BEGINNING)
-        return dropped.to_bytes(_HEADER, "big") + self._data[_HEADER + surplus :]
+            instant = data[at : at + _HEADER]  # big-endian: compared as they stand
+            dropped = max(dropped, instant)
+        return dropped + data[_HEADER + surplus :]

@@ -303,8 +303,8 @@ MUTANTS = (
     Mutant(
         "a key without an instant is forgotten without a trace",
         "rules/window.py",
-        "key_instant(self._data[at : at + 4]), _BEGINNING)",
-        "key_instant(self._data[at : at + 4]))",
+        "dropped = max(data[:_HEADER], _BEGINNING)",
+        "dropped = data[:_HEADER]",
         (
             f"{_RULES}window.py::test_after_a_key_without_an_instant_no_other_such_key_is_surely_new",
         ),
