@@ -43,7 +43,7 @@ class CardModel(HoldsModel, LifeModel):
         self.begin_life(terms)
         self.face_value_minor = face_value_minor
         self.status = "issued"
-        self.before_block = ""
+        self.before_block = self.before_freeze = ""
         self.lots: dict[int, dict[int, dict[str, Any]]] = {60: {}, 80: {}, 90: {}}
         self.lots_made = 0
         self.known: dict[str, dict[str, Any]] = {}
@@ -68,6 +68,8 @@ class CardModel(HoldsModel, LifeModel):
             allowed: tuple[str, ...] = ("active",)
         else:
             allowed = ALLOWED[message["op"]]
+            if message["op"] == "unblock" and message["programme"]:
+                allowed = (*allowed, "frozen")
         if self.status not in allowed:
             return {"code": CODES[self.status]}
         return getattr(self, "_" + message["op"])(message)
@@ -152,7 +154,8 @@ class CardModel(HoldsModel, LifeModel):
         return {"code": "00", "status": "blocked"}
 
     def _unblock(self, message: Message) -> Expected:
-        return {"code": "00", "status": self.before_block}
+        thaws = self.status == "frozen"
+        return {"code": "00", "status": self.before_freeze if thaws else self.before_block}
 
     def _reversal(self, message: Message) -> Expected:
         nothing = {"code": "00", "rs": "NOTHING"}

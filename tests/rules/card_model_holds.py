@@ -21,6 +21,7 @@ class HoldsModel:
 
     status: str
     before_block: str
+    before_freeze: str
     lots: dict[int, dict[int, dict[str, Any]]]
     known: dict[str, dict[str, Any]]
     holds: dict[str, dict[str, Any]]
@@ -186,9 +187,11 @@ class HoldsModel:
 
     def _freeze(self) -> None:
         if self.status == "blocked":
+            if self.before_block != "frozen":
+                self.before_freeze = self.before_block
             self.before_block = "frozen"
         elif self.status in ("issued", "unlocked", "active"):
-            self.status = "frozen"
+            self.before_freeze, self.status = self.status, "frozen"
 
     def _owe(self, expected: Expected, merchant: int) -> None:
         undone = expected.get("undoes")
