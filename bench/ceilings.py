@@ -1,7 +1,7 @@
 """How fast the stores are by themselves, on the very stores that the switch uses, in the same run.
 
 Redis: one function call per 256 cards that reads and writes a state of the usual size each, and
-nothing else. Postgres: one commit per 256 rows by COPY into two tables as wide as a link and a
+nothing else. Postgres: one commit per 256 rows by COPY into a table as wide as a link with its
 posting, beside an UPDATE of 256 rows as wide as a card's; two connections. No guard, no index but
 the keys, no decision: what is left between this and the switch is what the switch is for.
 """
@@ -38,14 +38,13 @@ end)
 """
 
 _TABLES = """
-drop table if exists bench_card, bench_link, bench_posting;
+drop table if exists bench_card, bench_link;
 create table bench_card (card_id bigint primary key, version int not null, a bigint not null,
     b bigint not null, state bytea not null) with (fillfactor = 50);
 create table bench_link (batch_id bigint, n smallint, card_id bigint not null, version int not null,
     key bytea not null, amount bigint not null, after bigint not null, tx char(12) not null,
-    posted_at timestamptz not null default now(), body bytea not null, primary key (batch_id, n));
-create table bench_posting (batch_id bigint, n smallint, debit bigint not null,
-    credit bigint not null, amount bigint not null);
+    posted_at timestamptz not null default now(), body bytea not null,
+    postings bigint[] not null, primary key (batch_id, n));
 """
 
 
@@ -85,7 +84,7 @@ async def _append(url: str, seconds: float, offset: int, counts: list[int]) -> N
             break
         cards = sorted(rng.sample(mine, _BATCH))
         links = [
-            (number, n, card, number, key, 1, 1, "000000000000", body)
+            (number, n, card, number, key, 1, 1, "000000000000", body, [1, card, 2, 1, 1, 978])
             for n, card in enumerate(cards)
         ]
         async with connection.transaction():
@@ -97,10 +96,7 @@ async def _append(url: str, seconds: float, offset: int, counts: list[int]) -> N
             )
             columns = ["batch_id", "n", "card_id", "version", "key", "amount", "after", "tx"]
             await connection.copy_records_to_table(
-                "bench_link", columns=[*columns, "body"], records=links
-            )
-            await connection.copy_records_to_table(
-                "bench_posting", records=[(number, n, card, 1, 1) for n, card in enumerate(cards)]
+                "bench_link", columns=[*columns, "body", "postings"], records=links
             )
         counts[0] += _BATCH
     await connection.close()
@@ -116,11 +112,11 @@ async def _postgres(url: str, seconds: float) -> dict[str, Any]:
     begun = time.perf_counter()
     await asyncio.gather(*(_append(url, seconds, offset, counts) for offset in (0, 1)))
     took_s = time.perf_counter() - begun
-    await connection.execute("drop table bench_card, bench_link, bench_posting")
+    await connection.execute("drop table bench_card, bench_link")
     await connection.close()
     return {"per_second": round(counts[0] / took_s, 1)}
 
 
 def postgres_ceiling(url: str, seconds: float) -> dict[str, Any]:
-    """Durable rows a second: a card's row, a link and a posting each, 256 to a commit."""
+    """Durable rows a second: a card's row, and a link with its posting, 256 to a commit."""
     return asyncio.run(_postgres(url, seconds))

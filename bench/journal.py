@@ -35,7 +35,7 @@ from switch.embedded.stores import EmbeddedStores
 from switch.journal.bridge import Connection, bridge
 from switch.journal.connection import JournalConnection
 from switch.journal.migrate import migrate
-from switch.journal.rows import CARD_COLUMNS, LINK_COLUMNS, POSTING_COLUMNS
+from switch.journal.rows import CARD_COLUMNS, LINK_COLUMNS
 from switch.keys import MasterKey
 from switch.progress import Progress
 from switch.projections.projector import reader, step
@@ -93,17 +93,12 @@ async def _make_part(
     await connection.execute("set synchronous_commit = off")
     begin_s, step_s = clock
     links: list[tuple[Any, ...]] = []
-    postings: list[tuple[Any, ...]] = []
+    columns = ("month", "batch_id", "n", "xid", "posted_at", *LINK_COLUMNS, "postings")
 
     async def write() -> None:
-        for table, columns, rows in (
-            ("link", ("month", "batch_id", "n", "xid", "posted_at", *LINK_COLUMNS), links),
-            ("posting", ("month", "batch_id", *POSTING_COLUMNS), postings),
-        ):
-            await connection.copy_records_to_table(table, columns=columns, records=rows)
+        await connection.copy_records_to_table("link", columns=columns, records=links)
         told.put(len(links))
         links.clear()
-        postings.clear()
 
     for number in batches:
         instant = datetime.datetime.fromtimestamp(begin_s + number * step_s, datetime.UTC)
@@ -113,7 +108,6 @@ async def _make_part(
         links += [
             (*head, n, first_xid + number, instant, *row) for n, row in enumerate(batch.links, 1)
         ]
-        postings += [(*head, *row) for row in batch.postings]
         if len(links) >= _COPY_ROWS:
             await write()
     await write()
@@ -207,8 +201,7 @@ async def _project(url: str, key: MasterKey, links: int, progress: Progress) -> 
     sealer = Sealer(key)
     async with bridge():
         connection = await Connection.open(url, timeout_s=10)
-        for table in ("link", "posting"):
-            await connection.script(f"vacuum analyze {table}")
+        await connection.script("vacuum analyze link")
         await connection.close()
         own = await JournalConnection.open(url, timeout_s=10)
         unit = await reader(own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import random
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -51,9 +52,7 @@ class Batch(NamedTuple):
     number: int
     posted_at: datetime.datetime
     links: list[tuple[Any, ...]]
-    """In the order of `switch.journal.rows.LINK_COLUMNS`."""
-    postings: list[tuple[Any, ...]]
-    """In the order of `switch.journal.rows.POSTING_COLUMNS`."""
+    """In the order of `switch.journal.rows.LINK_COLUMNS`, and the numbers of their postings."""
 
 
 class _Card:
@@ -103,7 +102,9 @@ class Life:
             card.state = working.new[-1].state_after if working.new else card.state
             card.window = working.window.encode()
             card.version = working.state.version
-        return Batch(number, instant, _rows(arguments[16:34]), _rows(arguments[34:44]))
+        numbers, first = arguments[34:36]
+        postings = [numbers[begin - 1 : end - 1] for begin, end in itertools.pairwise(first)]
+        return Batch(number, instant, _rows((*arguments[16:34], postings)))
 
     def rows(self) -> Iterator[tuple[int, bytes, bytes]]:
         """Card id, state and window of each card, for its row."""

@@ -18,6 +18,7 @@ from bench.journal_life import BATCH_LINKS, Life
 from fastpath.tokens import TokenKey
 from rules.cards import CardState, CardStatus
 from rules.lots import Lot
+from switch.journal.rows import LINK_COLUMNS
 from switch.progress import Progress
 
 __all__ = ["BALANCE_MINOR", "EXPIRY", "fill_cards", "make_months", "number_of", "write_thin_links"]
@@ -33,7 +34,7 @@ _RUN = 1 << 39  # no run of a worker: ids of batches begin with their run's numb
 _MONTHS = """
 do $$ declare lower_bound date; parent text; begin
     for lower_bound in select generate_series({first}::date, now()::date, interval '1 month') loop
-        foreach parent in array array['link', 'posting', 'refusal'] loop
+        foreach parent in array array['link', 'refusal'] loop
             execute format('create table if not exists %I partition of %I for values from (%L)'
                 ' to (%L)', parent || to_char(lower_bound, '_YYYY_MM'), parent, lower_bound,
                 (lower_bound + interval '1 month')::date);
@@ -112,7 +113,7 @@ async def write_thin_links(
     all_links: int,
 ) -> None:
     """The links with these numbers, out of `all_links` between `begin` and now."""
-    body = Life(range(1, 2), 1).batch(1, begin, 1).links[0][-1]
+    body = Life(range(1, 2), 1).batch(1, begin, 1).links[0][LINK_COLUMNS.index("body")]
     now = datetime.datetime.now(datetime.UTC)
     text = _LINKS.format(
         run=_RUN, batch=BATCH_LINKS, terminal=_FIRST_TERMINAL, terminals=_TERMINALS

@@ -350,7 +350,7 @@ cdef object _instant(int64_t microseconds):
     return _EPOCH + datetime.timedelta(microseconds=microseconds)
 
 
-cdef uint32_t word_at(const uint8_t* data, Py_ssize_t at):
+cdef uint32_t word_at(const uint8_t* data, Py_ssize_t at) noexcept nogil:
     cdef uint32_t word
     memcpy(&word, data + at, 4)
     return CS_BIG32(word)

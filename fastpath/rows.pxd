@@ -23,3 +23,18 @@ cdef class RowImage:
     cdef object _at(self, Py_ssize_t place)
     cdef int64_t whole(self, Py_ssize_t place) except? -1
     cdef const uint8_t* raw(self, Py_ssize_t place, Py_ssize_t* size) except NULL
+
+
+cdef struct Numbers:
+    const uint8_t* at
+    Py_ssize_t left      # bytes
+    Py_ssize_t before    # numbers that come before the first element, and are none
+    bint readable
+
+
+cdef class SpreadShape:
+    cdef RowShape _outer, _inner
+    cdef Py_ssize_t _sources[COLUMNS_MAX]
+    cdef Py_ssize_t _numbers
+
+    cdef RowImage _row(self, RowImage outer, Py_ssize_t place, Numbers* numbers)

@@ -37,9 +37,8 @@ from switch.journal.bridge import Connection
 from switch.journal.rows import (
     CARD_COLUMNS,
     LINK_COLUMNS,
-    POSTING_COLUMNS,
     link_row,
-    posting_row,
+    posting_numbers,
     state_row,
 )
 from switch.keyblock import KeyAlgorithm
@@ -203,7 +202,6 @@ class _Issue:
         self.cards: list[tuple[Any, ...]] = []
         self._states: list[tuple[Any, ...]] = []
         self._links: list[tuple[Any, ...]] = []
-        self._postings: list[tuple[Any, ...]] = []
         self._secrets = card_secrets
         self._token_key = token_key
         self._posted_at = datetime.datetime.now(datetime.UTC)
@@ -286,10 +284,8 @@ class _Issue:
             postings=postings,
         )
         working.append(link, batch_id)
-        self._links.append((self._month, batch_id, 1, self._posted_at, *link_row(link, 0)))
-        for leg, posting in enumerate(postings):
-            row = posting_row(1, leg, link, posting, CURRENCY)
-            self._postings.append((self._month, batch_id, *row))
+        head = (self._month, batch_id, 1, self._posted_at, posting_numbers(link, CURRENCY))
+        self._links.append((*head, *link_row(link, 0)))
 
     async def write(self, connection: Connection) -> None:
         """Copy what is waiting into the tables."""
@@ -297,11 +293,11 @@ class _Issue:
             *("card_id", "digest", "programme_id", "expiry", "pvv", "code_digest"),
             *("face_value_minor", "limit_class"),
         )
+        link_columns = ("month", "batch_id", "n", "posted_at", "postings", *LINK_COLUMNS)
         for table, columns, rows in (
             ("card", card_columns, self.cards),
             ("card_state", CARD_COLUMNS, self._states),
-            ("link", ("month", "batch_id", "n", "posted_at", *LINK_COLUMNS), self._links),
-            ("posting", ("month", "batch_id", *POSTING_COLUMNS), self._postings),
+            ("link", link_columns, self._links),
         ):
             if rows:
                 await connection.copy(table, columns, rows)

@@ -24,8 +24,8 @@ from switch.archive.files import (
 )
 from switch.archive.making import add_entries, prepare
 from switch.archive.openings import digest_of, rows_of
-from switch.projections.images import LINK_IMAGE
-from switch.projections.reading import position_of, with_postings
+from switch.projections.images import LINK_IMAGE, POSTINGS
+from switch.projections.reading import entries_of, position_of
 from switch.projections.sealing import Block, Sealer, block_from_row
 from switch.projections.writing import currencies_of
 from switch.signing import SigningKey
@@ -42,11 +42,14 @@ __all__ = [
 
 _PAGE = 5_000
 _LINKS = f"""
-select {LINK_IMAGE} as image from link where month > $1 and month <= $2
+select {LINK_IMAGE} as image, {POSTINGS} from link where month > $1 and month <= $2
 order by xid, batch_id, n, card_id
 """  # noqa: S608 -- constants
 _REFUSALS = "select * from refusal where month > $1 and month <= $2 order by month, batch_id, n"
-_COUNT = "select count(*) from {table} where month > $1 and month <= $2"
+_COUNT = """
+select count(*) as links, coalesce(sum((cardinality(postings) + 5) / 6), 0)::bigint as postings
+from link where month > $1 and month <= $2
+"""
 _BLOCKS = "select * from journal_digest where block > $1 order by block"
 _NEWEST = "select manifest from archive_cut order by number desc limit 1"
 
@@ -226,10 +229,7 @@ async def _write_links(
     blocks: _Blocks,
     progress: Callable[[int, int], None],
 ) -> tuple[list[ArchivedFile], int, int]:
-    counted = {
-        table: await raw.fetchval(_COUNT.format(table=table), *months)
-        for table in ("link", "posting")
-    }
+    counted = await raw.fetchrow(_COUNT, *months)
     currencies = await currencies_of(raw)
     writers: dict[str, Writer] = {}
     hashes: dict[str, Any] = {}
@@ -239,7 +239,7 @@ async def _write_links(
     try:
         cursor = await raw.cursor(_LINKS, *months)
         while page := await cursor.fetch(_PAGE):
-            entries = await with_postings(raw, page)
+            entries = entries_of(page)
             await add_entries(raw, entries, currencies)
             for entry in entries:
                 link = entry.link
@@ -258,7 +258,7 @@ async def _write_links(
                 writers[month].postings += len(entry.postings)
                 hashes[month].update(one.hash)
             done += len(page)
-            progress(done, counted["link"])
+            progress(done, counted["links"])
         while block is not None and blocks.pending:
             blocks.close(block)
             block = await _next(stored)
@@ -268,8 +268,8 @@ async def _write_links(
             writer.discard()
         raise
     postings = sum(file.postings for file in files)
-    if (done, postings) != (counted["link"], counted["posting"]):
-        raise CannotArchive("there are postings of links that are not there: run verify")
+    if (done, postings) != (counted["links"], counted["postings"]):
+        raise ArchiveBroken("what was written is not all that was counted in the tables")
     for file in files:
         _read_back(directory, file, sealer, hashes[file.month].digest())
     return files, done, postings

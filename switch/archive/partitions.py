@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 
 __all__ = ["TABLES", "Partition", "attached", "detach", "detached", "drop"]
 
-TABLES = ("link", "posting", "refusal")
+TABLES = ("link", "refusal")
+_DETACHED = (*TABLES, "posting")
+"""Postings had partitions of their own before they stood in their links."""
 
 _ATTACHED = """
 select p.relname as parent, c.relname as name, i.inhdetachpending as pending,
@@ -52,7 +54,7 @@ async def detach(raw: Any, one: Partition) -> None:
 
 async def detached(raw: Any, months: list[datetime.date]) -> list[str]:
     """Tables that were partitions of these months and are not any more."""
-    names = [f"{table}_{month:%Y_%m}" for month in months for table in TABLES]
+    names = [f"{table}_{month:%Y_%m}" for month in months for table in _DETACHED]
     rows = await raw.fetch(
         "select c.relname from pg_class c join pg_namespace s on s.oid = c.relnamespace"
         " where s.nspname = 'public' and c.relkind = 'r' and not c.relispartition"

@@ -25,7 +25,7 @@ from switch.journal.witness import Witness, missing_batch
 
 __all__ = ["BatchRejected", "HistoryQuery", "JournalDown", "JournalSession", "Outcome"]
 
-_APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 52)) + ")"
+_APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 44)) + ")"
 
 _STALE = "CS002"
 """How `append_batch` ends where only some of the cards are as the batch expects: it never goes in,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 
-from switch.journal.bridge import Connection
+from switch.journal.bridge import STORE_ERRORS, Connection
 
 __all__ = ["MigrationChanged", "migrate"]
 
@@ -35,10 +36,15 @@ async def migrate(connection: Connection) -> list[str]:
                 if known[path.name] != digest:
                     raise MigrationChanged(path.name)
                 continue
-            await connection.script(
-                f"begin;\n{text}\n"
-                f"insert into schema_migration values ('{path.name}', '{digest}');\ncommit;"
-            )
+            try:
+                await connection.script(
+                    f"begin;\n{text}\n"
+                    f"insert into schema_migration values ('{path.name}', '{digest}');\ncommit;"
+                )
+            except STORE_ERRORS:
+                with contextlib.suppress(*STORE_ERRORS):  # else the unlocking fails, and says so
+                    await connection.script("rollback")
+                raise
             applied.append(path.name)
         await connection.value("select ensure_months(24)")
         return applied

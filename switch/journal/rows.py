@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from rules.cards import WorkingCard
-from rules.ledger import Answer, Link, Posting
+from rules.ledger import Answer, Link
 from rules.lots import LotMove
 from rules.money import Purse
 from rules.requests import Operation
@@ -17,7 +17,7 @@ from rules.requests import Operation
 __all__ = [
     "CARD_COLUMNS",
     "LINK_COLUMNS",
-    "POSTING_COLUMNS",
+    "POSTING_NUMBERS",
     "CardRow",
     "LinkBody",
     "Refusal",
@@ -25,7 +25,7 @@ __all__ = [
     "link_body",
     "link_from_row",
     "link_row",
-    "posting_row",
+    "posting_numbers",
     "state_row",
 ]
 
@@ -85,14 +85,16 @@ def batch_arguments(
     changed = sorted((card for card in cards if card.new), key=lambda card: card.card_id)
     card_rows = [_card_row(card) for card in changed]
     links: list[tuple[Any, ...]] = []
-    postings: list[tuple[Any, ...]] = []
+    numbers: list[int] = []
+    first = [1]
     for card in changed:
         previous = card.base_batch_id
+        currency = card.facts.currency
         for link in card.new:
             links.append(link_row(link, previous))
-            currency = link.foreign_currency or link.purse.currency(card.facts.currency)
-            for leg, posting in enumerate(link.postings):
-                postings.append(posting_row(len(links), leg, link, posting, currency))
+            if link.postings:
+                numbers += posting_numbers(link, currency)
+            first.append(len(numbers) + 1)
             previous = batch_id
     refused = [
         (r.link, r.mti, int(r.response), r.rule, r.terminal, r.stan, r.card_digest)
@@ -104,7 +106,8 @@ def batch_arguments(
         posted_at,
         *_columns(card_rows, 13),
         *_columns(links, 18),
-        *_columns(postings, 10),
+        numbers,
+        first,
         *_columns(refused, 7),
     )
 
@@ -123,10 +126,8 @@ LINK_COLUMNS = (
     *("purse", "amount_minor", "available_after", "held_after", "undoes", "terminal_id"),
     *("merchant_id", "batch_number", "counts", "counted_minor", "body"),
 )
-POSTING_COLUMNS = (
-    *("n", "leg", "card_id", "debit_kind", "debit_id", "credit_kind", "credit_id"),
-    *("amount_minor", "purse", "currency"),
-)
+POSTING_NUMBERS = 6
+"""How many numbers of a link's `postings` are one posting."""
 
 
 def _card_row(card: WorkingCard) -> tuple[Any, ...]:
@@ -202,20 +203,16 @@ def link_body(link: Link) -> bytes:
     )
 
 
-def posting_row(n: int, leg: int, link: Link, posting: Posting, currency: str) -> tuple[Any, ...]:
-    """A posting in the order of POSTING_COLUMNS."""
-    return (
-        n,
-        leg,
-        link.card_id,
-        posting.debit_kind,
-        posting.debit_id,
-        posting.credit_kind,
-        posting.credit_id,
-        posting.amount_minor,
-        link.purse,
-        currency,
-    )
+def posting_numbers(link: Link, card_currency: str) -> list[int]:
+    """The `postings` column of a link: of each posting its two accounts, amount and currency."""
+    currency = int(link.foreign_currency or link.purse.currency(card_currency))
+    numbers: list[int] = []
+    for posting in link.postings:
+        numbers += (
+            *(posting.debit_kind, posting.debit_id, posting.credit_kind, posting.credit_id),
+            *(posting.amount_minor, currency),
+        )
+    return numbers
 
 
 def link_from_row(row: Mapping[str, Any]) -> Link:

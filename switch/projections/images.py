@@ -11,19 +11,20 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from fastpath.rows import RowShape
+from fastpath.rows import RowShape, SpreadShape
 
 __all__ = [
     "LINK_COLUMNS",
     "LINK_IMAGE",
     "LINK_SHAPE",
     "LINK_TYPES",
-    "POSTING_COLUMNS",
-    "POSTING_IMAGE",
+    "POSTINGS",
+    "POSTING_IMAGES",
     "POSTING_SHAPE",
     "POSTING_TYPES",
     "link_image",
     "posting_image",
+    "postings_of",
 ]
 
 LINK_COLUMNS = """
@@ -32,17 +33,31 @@ LINK_COLUMNS = """
     batch_number, counts, counted_minor, posted_at, xid, body
 """
 """All that a link says, in the order in which digests are made of it: never to be changed. What is
-added to the table later goes into a new format of the digest."""
+added to the table later goes into a new format of the digest. Its postings, which stand in the
+link's row as numbers, are each an image of their own."""
 
-POSTING_COLUMNS = """
+_POSTING_COLUMNS = """
     month, batch_id, n, leg, card_id, debit_kind, debit_id, credit_kind, credit_id, amount_minor,
     purse, currency
 """
 
 LINK_IMAGE = f"record_send(row({LINK_COLUMNS}))"
-POSTING_IMAGE = f"record_send(row({POSTING_COLUMNS}))"
 """A row as the bytes that digests are made of: Postgres' binary form, in which every value says its
-own type and length and has one form only. `link_image` and `posting_image` make the same bytes."""
+own type and length and has one form only. `link_image` makes the same bytes."""
+
+POSTING_IMAGES = """
+    (select string_agg(record_send(row(
+                month, batch_id, n, (start / 6)::smallint, card_id,
+                int2_or_null(postings[start + 1]), postings[start + 2],
+                int2_or_null(postings[start + 3]), postings[start + 4], postings[start + 5],
+                purse, currency_or_null(postings[start + 6]))), ''::bytea order by start)
+     from generate_series(0, cardinality(postings) - 1, 6) as start)
+"""
+"""The images of a link's postings, in order of leg, in one piece; null where there are none. Here
+Postgres makes them itself; `postings_of` makes the same bytes of the numbers."""
+
+POSTINGS = "array_send(postings) as postings"
+"""The numbers of a link's postings, as `postings_of` takes them."""
 
 _DAY_ZERO = datetime.date(2000, 1, 1)
 _ZERO = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
@@ -113,11 +128,15 @@ def _names(columns: str) -> tuple[str, ...]:
 
 
 _LINK = tuple(_KINDS[name] for name in _names(LINK_COLUMNS))
-_POSTING = tuple(_KINDS[name] for name in _names(POSTING_COLUMNS))
+_POSTING = tuple(_KINDS[name] for name in _names(_POSTING_COLUMNS))
 
 LINK_SHAPE = RowShape(_names(LINK_COLUMNS), [kind.oid for kind in _LINK])
-POSTING_SHAPE = RowShape(_names(POSTING_COLUMNS), [kind.oid for kind in _POSTING])
+POSTING_SHAPE = RowShape(_names(_POSTING_COLUMNS), [kind.oid for kind in _POSTING])
 """By these a row's image is read."""
+
+_SHARED = ("month", "batch_id", "n", "card_id", "purse")
+postings_of = SpreadShape(LINK_SHAPE, POSTING_SHAPE, _SHARED, "leg").rows
+"""The images of a link's postings, from its own and its numbers."""
 
 LINK_TYPES = tuple(kind.type for kind in _LINK)
 POSTING_TYPES = tuple(kind.type for kind in _POSTING)
@@ -142,4 +161,4 @@ def _maker(kinds: Sequence[_Kind]) -> Callable[[Sequence[Any]], bytes]:
 link_image = _maker(_LINK)
 """The image of a link, from its values in the order of LINK_COLUMNS."""
 posting_image = _maker(_POSTING)
-"""The image of a posting, from its values in the order of POSTING_COLUMNS."""
+"""The image of a posting, from its values in the order of POSTING_SHAPE."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fastpath.rows import RowImage
-from switch.projections.images import LINK_IMAGE, LINK_SHAPE, POSTING_IMAGE, POSTING_SHAPE
+from switch.projections.images import LINK_IMAGE, LINK_SHAPE, POSTINGS, postings_of
 
 __all__ = [
     "END",
@@ -20,10 +20,9 @@ __all__ = [
     "START",
     "Entry",
     "Position",
+    "entries_of",
     "position_of",
     "read_entries",
-    "read_postings",
-    "with_postings",
 ]
 
 READER_SETTINGS = "set enable_sort = off; set enable_bitmapscan = off; set enable_seqscan = off"
@@ -31,17 +30,11 @@ READER_SETTINGS = "set enable_sort = off; set enable_bitmapscan = off; set enabl
 that is left of the journal for each step of a long way."""
 
 _LINKS = f"""
-select {LINK_IMAGE} as image from link
+select {LINK_IMAGE} as image, {POSTINGS} from link
 where (xid, batch_id, n) > ($1, $2, $3) and xid < pg_snapshot_xmin(pg_current_snapshot())
   and (xid, batch_id, n) <= ($4, $5, $6) and month > $8
 order by xid, batch_id, n, card_id
 limit $7
-"""  # noqa: S608 -- constants of this file
-
-_POSTINGS = f"""
-select {POSTING_IMAGE} as image from posting
-where month between $1 and $2 and batch_id = any($3::bigint[])
-order by batch_id, n, leg, card_id
 """  # noqa: S608 -- constants of this file
 
 
@@ -58,7 +51,7 @@ END = Position((1 << 63) - 1, (1 << 63) - 1, (1 << 15) - 1)
 
 
 class Entry(NamedTuple):
-    """A link's row with the rows of its postings, in order of leg."""
+    """A link's row, and its postings as rows of their own, in order of leg."""
 
     link: RowImage
     postings: list[RowImage]
@@ -82,29 +75,13 @@ async def read_entries(
     Those of months up to `through` are left out. They are committed, and nothing that stands
     between them can come any more.
     """
-    rows = await raw.fetch(_LINKS, *after, *until, limit, through)
-    return await with_postings(raw, rows)
+    return entries_of(await raw.fetch(_LINKS, *after, *until, limit, through))
 
 
-async def with_postings(raw: Any, rows: Sequence[Any]) -> list[Entry]:
-    """The links of these images, each with its postings."""
-    if not rows:
-        return []
-    links = [LINK_SHAPE.open(row["image"]) for row in rows]
-    months = LINK_SHAPE.distinct(links, "month")
-    batches = list(LINK_SHAPE.distinct(links, "batch_id"))
-    postings = await read_postings(raw, min(months), max(months), batches)
-    nothing: list[RowImage] = []
-    places = LINK_SHAPE.numbers(links, "batch_id", "n")
-    return [
-        Entry(link, postings.get(place, nothing)) for link, place in zip(links, places, strict=True)
-    ]
-
-
-async def read_postings(
-    raw: Any, first_month: Any, last_month: Any, batch_ids: Sequence[int]
-) -> dict[tuple[int, int], list[RowImage]]:
-    """The postings of these batches, by batch and number of the link."""
-    rows = await raw.fetch(_POSTINGS, first_month, last_month, batch_ids)
-    postings = [POSTING_SHAPE.open(row["image"]) for row in rows]
-    return POSTING_SHAPE.grouped(postings, "batch_id", "n")
+def entries_of(rows: Sequence[Any]) -> list[Entry]:
+    """The links of these rows (`image`, and `postings` as images.POSTINGS), with their postings."""
+    entries = []
+    for row in rows:
+        link = LINK_SHAPE.open(row["image"])
+        entries.append(Entry(link, postings_of(link, row["postings"])))
+    return entries

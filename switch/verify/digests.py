@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from switch.archive.files import Straddling
-from switch.projections.images import LINK_IMAGE, POSTING_IMAGE
-from switch.projections.reading import START, Entry, Position, position_of, with_postings
+from switch.projections.images import LINK_IMAGE, POSTING_IMAGES, POSTINGS
+from switch.projections.reading import START, Entry, Position, entries_of, position_of
 from switch.projections.sealing import FIRST, MARK_LENGTH, Block, Sealer, block_from_row, last_block
 from switch.verify.report import Finding
 
@@ -40,24 +40,13 @@ _FINGERPRINT = 32
 
 _OF_SPAN = "(xid, batch_id, n) > ($1, $2, $3) and (xid, batch_id, n) <= ($4, $5, $6)"
 _FINGERPRINTS = f"""
-with l as materialized (
-    select month, batch_id, n, card_id, xid, {LINK_IMAGE} as image
-    from link where {_OF_SPAN} and xid >= $1 and xid <= $4 and month > $7),
-p as (
-    select batch_id, n, string_agg(image, ''::bytea) as images, count(*) as postings
-    from (
-        select batch_id, n, {POSTING_IMAGE} as image from posting
-        where month between (select min(month) from l) and (select max(month) from l)
-          and batch_id = any(array(select distinct batch_id from l))
-        order by batch_id, n, leg, card_id) as ordered
-    group by batch_id, n)
-select coalesce(string_agg(sha256(image || coalesce(images, ''::bytea)), ''::bytea
+select coalesce(string_agg(sha256({LINK_IMAGE} || coalesce({POSTING_IMAGES}, ''::bytea)), ''::bytea
                            order by xid, batch_id, n, card_id), ''::bytea) as fingerprints,
-       coalesce(sum(postings), 0)::bigint as postings
-from l left join p using (batch_id, n)
+       coalesce(sum((cardinality(postings) + 5) / 6), 0)::bigint as postings
+from link where {_OF_SPAN} and xid >= $1 and xid <= $4 and month > $7
 """  # noqa: S608 -- constants
 _LINKS = f"""
-select {LINK_IMAGE} as image from link
+select {LINK_IMAGE} as image, {POSTINGS} from link
 where {_OF_SPAN} and xid >= $1 and xid <= $4 and month > $7
 order by xid, batch_id, n, card_id
 """  # noqa: S608 -- constants
@@ -191,8 +180,7 @@ async def _look(
             before = block
             waiting = [one for one in waiting if one.position > block.end]
             continue
-        rows = await raw.fetch(_LINKS, *begin, *block.end, through)
-        entries = await with_postings(raw, rows)
+        entries = entries_of(await raw.fetch(_LINKS, *begin, *block.end, through))
         seen = [_seen(sealer, entry) for entry in entries]
         seen += [one for one in waiting if one.position <= block.end]
         waiting = [one for one in waiting if one.position > block.end]

@@ -14,7 +14,7 @@ CHECKS = (
     "each link names the batch of the link before it",
     "each link's available amount is the one before it plus its effect",
     "a link's postings are what it changed of the card's value",
-    "each posting belongs to a link",
+    "each posting has two accounts and an amount",
     "a card's row is the state after its last link",
     "a card's amounts are the sums of its postings",
     "a key has one effect on a card",
@@ -23,33 +23,35 @@ CHECKS = (
     "a closed batch's totals are the sums of its links",
 )
 
-# In order, so that each group ends before the next begins: hashes of all of them would not fit.
-_EFFECTS = """
-    select month, batch_id, n, card_id,
-           sum(case when credit_kind = 1 and credit_id = card_id then amount_minor else 0 end
-             - case when debit_kind = 1 and debit_id = card_id then amount_minor else 0 end)::bigint
-           as effect,
-           sum(case when credit_kind = 2 then amount_minor else 0 end
-             - case when debit_kind = 2 then amount_minor else 0 end)::bigint as to_merchant
-    from (
-        select month, batch_id, n, card_id, debit_kind, debit_id, credit_kind, credit_id,
-               amount_minor
-        from posting where month > $1 order by month, batch_id, n, card_id) as ordered
-    group by month, batch_id, n, card_id
-"""
 # What a link says of itself beside what its postings say: as narrow as can be, for it is sorted.
-_LINKS = f"""
+_LINKS = """
     select card_id, version, batch_id, prev_batch_id, purse, amount_minor, available_after,
            held_after, false as opening, coalesce(effect, 0) - amount_minor as to_held,
            counts > 0 and counted_minor * case when counts in (1, 4) then 1 else -1 end
-                          <> coalesce(to_merchant, 0) as miscounted
-    from (select * from link where month > $1) as l
-    full join ({_EFFECTS}) as p using (month, batch_id, n, card_id)
-"""  # noqa: S608 -- a constant
+                          <> coalesce(to_merchant, 0) as miscounted,
+           cardinality(postings) % 6 <> 0 or coalesce(odd, false) as misposted
+    from link
+    cross join lateral (
+        select sum(case when credit_kind = 1 and credit_id = card_id then minor else 0 end
+                 - case when debit_kind = 1 and debit_id = card_id then minor else 0 end)::bigint
+               as effect,
+               sum(case when credit_kind = 2 then minor else 0 end
+                 - case when debit_kind = 2 then minor else 0 end)::bigint as to_merchant,
+               bool_or((debit_kind between 1 and 9 and credit_kind between 1 and 9 and minor > 0
+                        and debit_id is not null and credit_id is not null
+                        and currency between 0 and 999) is not true) as odd
+        from generate_series(0, cardinality(postings) - 1, 6) as i
+        cross join lateral (values (
+            postings[i + 1], postings[i + 2], postings[i + 3], postings[i + 4], postings[i + 5],
+            postings[i + 6])) as p (debit_kind, debit_id, credit_kind, credit_id, minor, currency)
+    ) as p
+    where month > $1
+"""
 # Where months were archived, their openings stand in front of the links: of each purse one row that
 # looks like a link and is not judged.
 _OPENINGS = """
-    select c.card_id, c.version, c.batch_id, 0, p.purse, 0, p.available, p.held, true, 0, false
+    select c.card_id, c.version, c.batch_id, 0, p.purse, 0, p.available, p.held, true, 0, false,
+           false
     from opening.chain c join opening.card_head h using (card_id)
     cross join lateral (values (60::smallint, h.ecash_available, h.ecash_held),
                                (80::smallint, h.voucher_available, h.voucher_held),
@@ -58,15 +60,15 @@ _OPENINGS = """
 """
 
 # Each pass: the checks it makes, and a query of broken places (number of the check, card_id,
-# version, what). Orphaned postings come in as rows without a version, behind all links.
+# version, what).
 PASSES: tuple[tuple[tuple[int, ...], str], ...] = (
     (
         (0, 1, 2, 3, 4, 9),
         f"""
-        select c.number, s.card_id, coalesce(s.version, 0)::bigint as version, c.what
+        select c.number, s.card_id, s.version::bigint as version, c.what
         from (
             select card_id, version, prev_batch_id, amount_minor, available_after, held_after,
-                   opening, to_held, miscounted,
+                   opening, to_held, miscounted, misposted,
                    lag(version, 1, 0) over by_card as version_before,
                    lag(batch_id, 1, 0::bigint) over by_card as batch_before,
                    lag(available_after, 1, 0::bigint) over by_purse as available_before,
@@ -80,12 +82,12 @@ PASSES: tuple[tuple[tuple[int, ...], str], ...] = (
             (2, available_after <> available_before + amount_minor, 'its amounts do not add up'),
             (3, held_after - held_before <> to_held, 'its postings are not its effect'),
             (9, miscounted, 'it counts what it did not move'),
-            (4, version is null, 'a posting of a link that is not there')
+            (4, misposted, 'its postings are none')
         ) as c (number, broken, what)
         where not opening and c.broken
-          and (version is null or version <> version_before + 1 or prev_batch_id <> batch_before
+          and (version <> version_before + 1 or prev_batch_id <> batch_before
                or available_after <> available_before + amount_minor
-               or held_after - held_before <> to_held or miscounted)
+               or held_after - held_before <> to_held or miscounted or misposted)
         order by s.card_id, s.version, c.number limit 50""",  # noqa: S608 -- constants
     ),
     (

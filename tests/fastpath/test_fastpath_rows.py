@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastpath.rows import RowImage, RowShape
+from fastpath.rows import RowImage, RowShape, SpreadShape
 
 INT8, TEXT, BYTEA = 20, 25, 17
 
@@ -55,31 +58,95 @@ def test_a_shape_has_a_type_for_each_of_at_most_31_names() -> None:
         RowImage()
 
 
-def numbered(number: int, text: bytes, small: int) -> RowImage:
-    parts = ((INT8, number.to_bytes(8, "big")), (TEXT, text), (21, small.to_bytes(2, "big")))
-    return SHAPE.open(image(*parts))
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 2), st.sampled_from([b"a", b"ab", b"b"]), st.integers(0, 2)))
+INNER = RowShape(
+    ("text", "leg", "kind", "owner", "currency"),
+    (TEXT, 21, 21, INT8, 1042),
 )
-def test_columns_of_many_rows_are_those_of_each(made: list[tuple[int, bytes, int]]) -> None:
-    rows = [numbered(*one) for one in made]
-    assert SHAPE.distinct(rows, "text") == {text.decode() for _, text, _ in made}
-    assert SHAPE.numbers(rows, "number", "small") == [(number, small) for number, _, small in made]
-    groups = SHAPE.grouped(rows, "number", "small")
-    assert list(groups) == list(dict.fromkeys((number, small) for number, _, small in made))
-    for (number, small), group in groups.items():
-        assert group == [row for row in rows if (row["number"], row["small"]) == (number, small)]
+SPREAD = SpreadShape(SHAPE, INNER, ("text",), "leg")
 
 
-def test_of_many_rows_a_column_without_a_number_is_refused() -> None:
-    row = SHAPE.open(image((INT8, bytes(8)), (TEXT, b"a"), (21, None)))
+def array(
+    numbers: Sequence[int | None], lower: int = 1, sizes: Sequence[int] | None = None
+) -> bytes:
+    """A bigint[] as `array_send` gives it."""
+    sizes = ([len(numbers)] if numbers else []) if sizes is None else sizes
+    data = struct.pack("!iii", len(sizes), None in numbers, INT8)
+    data += b"".join(struct.pack("!ii", size, lower) for size in sizes)
+    for number in numbers:
+        data += struct.pack("!i", -1) if number is None else struct.pack("!iq", 8, number)
+    return data
+
+
+def outer(text: bytes | None) -> RowImage:
+    return SHAPE.open(image((INT8, bytes(8)), (TEXT, text), (21, bytes(2))))
+
+
+def as_asked(
+    text: str | None, numbers: Sequence[int | None], lower: int, dimensions: int
+) -> list[tuple[object, ...]]:
+    """What a reader gets who asks for elements 1, 2, 3 as smallint, bigint and three digits."""
+    rows: list[tuple[object, ...]] = []
+    values = {place + lower: number for place, number in enumerate(numbers)}
+    for leg in range(-(-len(numbers) // 3)):
+        kind, owner, currency = (
+            values.get(3 * leg + n) if dimensions == 1 else None for n in (1, 2, 3)
+        )
+        rows.append(
+            (
+                *(text, leg),
+                kind if kind is not None and -(2**15) <= kind < 2**15 else None,
+                owner,
+                f"{currency:03}" if currency is not None and 0 <= currency <= 999 else None,
+            )
+        )
+    return rows
+
+
+_NUMBERS = st.lists(
+    st.none()
+    | st.sampled_from([0, 1, 7, 978, 999, 1000, -1, 2**15, -(2**15) - 1, 2**63 - 1, -(2**63)])
+    | st.integers(-(2**63), 2**63 - 1),
+    max_size=14,
+)
+
+
+@given(st.none() | st.text(max_size=5), _NUMBERS, st.integers(-3, 5), st.booleans())
+def test_rows_that_stand_in_a_row_are_what_its_numbers_say(
+    text: str | None, numbers: list[int | None], lower: int, flat: bool
+) -> None:
+    sizes = [len(numbers)] if flat else [1, len(numbers)]
+    data = array(numbers, lower, sizes if numbers else [])
+    found = SPREAD.rows(outer(None if text is None else text.encode()), data)
+    assert [tuple(row) for row in found] == as_asked(text, numbers, lower, len(sizes))
+    for row in found:  # and each is an image as any other
+        assert tuple(INNER.open(row["image"])) == tuple(row)
+
+
+def test_what_is_no_array_of_bigint_is_refused() -> None:
+    row = outer(b"a")
+    whole = array([1, 2, 3])
+    for wrong in (b"", whole[:11], whole[:19], whole.replace(b"\x14", b"\x15", 1)):
+        with pytest.raises(ValueError, match="array"):
+            SPREAD.rows(row, wrong)
+    for sizes in ([1] * 7, [2**31 - 1], [2**16] * 4):
+        with pytest.raises(ValueError, match="cut array"):
+            SPREAD.rows(row, array([1], sizes=sizes))
+    assert [tuple(one) for one in SPREAD.rows(row, whole[:-1])] == [("a", 0, 1, 2, None)]
+    with pytest.raises(ValueError, match="another shape"):
+        SPREAD.rows(SPREAD.rows(row, whole)[0], whole)
+
+
+def test_a_spread_has_a_counter_numbers_and_columns_that_agree() -> None:
+    small = RowShape(("n", "leg"), (21, 21))
     with pytest.raises(KeyError):
-        SHAPE.distinct([row], "other")
+        SpreadShape(SHAPE, small, (), "place")
+    with pytest.raises(KeyError):
+        SpreadShape(SHAPE, small, ("n",), "leg")
+    with pytest.raises(ValueError, match="counter"):
+        SpreadShape(SHAPE, RowShape(("n", "leg"), (21, INT8)), (), "leg")
+    with pytest.raises(ValueError, match="two types"):
+        SpreadShape(SHAPE, RowShape(("number", "leg"), (21, 21)), ("number",), "leg")
     with pytest.raises(ValueError, match="no number"):
-        SHAPE.numbers([row], "number", "small")
-    with pytest.raises(ValueError, match="no number"):
-        SHAPE.grouped([row], "text", "number")
-    with pytest.raises(ValueError, match="nothing"):
-        SHAPE.distinct([row], "small")
+        SpreadShape(SHAPE, RowShape(("n", "leg"), (TEXT, 21)), (), "leg")
+    with pytest.raises(ValueError, match="a number"):
+        SpreadShape(SHAPE, RowShape(("leg",), (21,)), (), "leg")

@@ -196,8 +196,8 @@ _DEEDS = {
         " and b.version in ({pair}) and a.card_id = {card}",
     ),
     "a posting changed": (
-        "update posting set amount_minor = amount_minor + 1 where {posting}",
-        "update posting set amount_minor = amount_minor - 1 where {posting}",
+        "update link set postings[5] = postings[5] + 1 where {link}",
+        "update link set postings[5] = postings[5] - 1 where {link}",
     ),
     "sealed anew without the key": (
         # not the newest one: of that a checkpoint may be signed meanwhile
@@ -226,11 +226,10 @@ def tampered(scene: Scene) -> None:
     eventually(lambda: _is_sealed(url), 60)
     _verify(switch, 0)
     link = f"card_id = {made['card_id']} and version = {made['version']}"
-    posting = f"batch_id = {made['batch_id']} and n = {made['n']} and card_id = {made['card_id']}"
     pair = f"{made['version']}, {made['version'] - 1}"
     names = list(_DEEDS)
     for name in scene.chance.sample(names, 2 if scene.brief else len(names)):
-        words = {"link": link, "posting": posting, "pair": pair, "card": made["card_id"]}
+        words = {"link": link, "pair": pair, "card": made["card_id"]}
         done, undone = (deed.format(**words) for deed in _DEEDS[name])
         with _deed(url, done, undone):
             _verify(switch, 1, name)

@@ -241,7 +241,7 @@ def poisoned(scene: Scene) -> None:
         table, rule = scene.chance.choice(
             [
                 ("link", "card_id <> {}"),
-                ("posting", "card_id <> {}"),
+                ("link", "coalesce(postings[2], 0) <> {}"),
                 ("card_state", "card_id <> {} or version < 2"),
                 ("link", "card_id <> {} or 1 / (card_id - {}) > 0"),
             ]

@@ -23,7 +23,7 @@ class Mutant(NamedTuple):
 _RULES, _STORES, _SIM = "tests/rules/test_rules_", "tests/stores/test_", "tests/simulator/test_"
 _PIPELINE, _PROJECTIONS = "tests/switch/test_pipeline.py::test_", "tests/projections/test_"
 _LANE, _SERVER = "tests/switch/test_lane.py::test_", "tests/switch/test_server.py::test_"
-_APPEND = "switch/journal/migrations/0011_append_in_one_pass.sql"
+_APPEND = "switch/journal/migrations/0013_postings_in_links.sql"
 _LUA = "switch/reservation/library.lua"
 
 MUTANTS = (
@@ -65,6 +65,43 @@ MUTANTS = (
             f"{_STORES}journal.py::"
             "test_rows_are_locked_in_order_of_card_in_whatever_order_they_come",
         ),
+    ),
+    Mutant(
+        "a link takes the postings of those behind it",
+        _APPEND,
+        "else p_numbers[l_first[i] : l_first[i + 1] - 1]",
+        "else p_numbers[l_first[i] : cardinality(p_numbers)]",
+        (f"{_STORES}journal.py::test_each_link_gets_its_own_postings",),
+    ),
+    Mutant(
+        "a posting may move nothing",
+        _APPEND,
+        "when 6 then (postings[5] > 0) is true",
+        "when 6 then true",
+        (f"{_STORES}journal.py::test_a_posting_without_an_amount_spoils_its_batch",),
+    ),
+    Mutant(
+        "half a posting may be written",
+        _APPEND,
+        "and cardinality(numbers) % 6 = 0 and",
+        "and",
+        (f"{_STORES}journal.py::test_half_a_posting_spoils_its_batch",),
+    ),
+    Mutant(
+        "postings of no link are left behind by the migration",
+        _APPEND,
+        "raise exception 'there are postings of links that are not there: run verify before';",
+        "null;",
+        (
+            f"{_STORES}migrate.py::test_a_posting_of_no_link_stops_the_migration_and_nothing_is_lost",
+        ),
+    ),
+    Mutant(
+        "numbers that are no postings pass for some",
+        "switch/verify/sql.py",
+        "cardinality(postings) % 6 <> 0 or coalesce(odd, false) as misposted",
+        "false as misposted",
+        (f"{_PROJECTIONS}tamper_everywhere.py::test_anything_in_a_links_postings",),
     ),
     Mutant(
         "an available amount may be below zero",

@@ -26,7 +26,7 @@ DAY_S = 86_400
 POLICY = Policy()
 FACTS = msgspec.msgpack.encode(CardFacts(1, "978", "9912"))
 
-APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 52)) + ")"
+APPEND = "select append_batch(" + ", ".join(f"${n}" for n in range(1, 44)) + ")"
 
 Request = tuple[int, CardRequest] | tuple[int, CardRequest, int]
 """A card, what is asked of it, and the other card where there is one."""

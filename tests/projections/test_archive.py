@@ -85,7 +85,7 @@ async def past(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world whose journal has room for the last seven months; four cards."""
     monkeypatch.setattr(sealing, "BLOCK_LINKS_MAX", 10)
     for back in range(7):
-        for parent in ("link", "posting", "refusal"):
+        for parent in ("link", "refusal"):
             first, end = month(back), (month(back) + datetime.timedelta(days=31)).replace(day=1)
             await world.connection.script(
                 f"create table if not exists {parent}_{first:%Y_%m} partition of {parent}"
@@ -156,8 +156,8 @@ async def test_an_archive_takes_months_away_and_everything_still_holds(
     lives = await old.connection.rows("select * from card_life order by card_id")
     last = await old.connection.rows(LAST_LINKS, month(5))
     said = await cut_through(url, place, 5, sealer, key, drop_tables=drop)
-    assert sum(line.startswith("detached") for line in said) == 6
-    assert sum(line.startswith("dropped") for line in said) == (6 if drop else 0)
+    assert sum(line.startswith("detached") for line in said) == 4
+    assert sum(line.startswith("dropped") for line in said) == (4 if drop else 0)
     left = await old.connection.value("select count(*) from link")
     assert 0 < left < links
 
@@ -370,7 +370,7 @@ async def test_an_archive_that_was_interrupted_is_finished_by_the_next_run(
             assert report.findings == [], name
             assert await equal(url), name
     said = await cut_through(url, place, 5, sealer, key)
-    assert sum(line.startswith("detached") for line in said) == 6
+    assert sum(line.startswith("detached") for line in said) == 4
     assert (await checked(url, sealer, archive=place, trusted=[key.public])).findings == []
 
 
@@ -459,10 +459,10 @@ async def test_the_verb_says_it_in_words_and_in_exit_codes(
     assert early.returncode == 1
     assert "within the horizon" in early.stderr
     first = run("archive", "--month", f"{month(5):%Y-%m}")
-    assert (first.returncode, first.stdout.count("detached")) == (0, 6), first.stderr
+    assert (first.returncode, first.stdout.count("detached")) == (0, 4), first.stderr
     assert f"archived through {month(5):%Y-%m}" in first.stdout
     again = run("archive", "--month", f"{month(5):%Y-%m}", "--drop")
-    assert (again.returncode, again.stdout.count("dropped")) == (0, 6), again.stderr
+    assert (again.returncode, again.stdout.count("dropped")) == (0, 4), again.stderr
     whole = run("verify", "--full")
     assert whole.returncode == 0, whole.stdout
     assert "holds   what was archived is what was signed" in whole.stdout

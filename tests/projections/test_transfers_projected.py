@@ -63,7 +63,9 @@ async def test_the_projections_follow(
 
 
 async def test_half_of_the_postings_is_missed(world: World, sent: CardRequest, url: str) -> None:
-    await world.connection.script("delete from posting where card_id = 2 and debit_kind = 9")
+    await world.connection.script(
+        "update link set postings = '{}' where card_id = 2 and postings[1] = 9"
+    )
     assert (WAY, ONE, 0) in await findings(url)
 
 

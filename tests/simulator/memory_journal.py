@@ -45,9 +45,7 @@ LINK_COLUMNS = _names(
     "available_after held_after undoes terminal_id merchant_id batch_number counts counted_minor "
     "body"
 )
-POSTING_COLUMNS = _names(
-    "n leg card_id debit_kind debit_id credit_kind credit_id amount_minor purse currency"
-)
+POSTING_NUMBERS = _names("debit_kind debit_id credit_kind credit_id amount_minor currency")
 REFUSAL_COLUMNS = _names("link mti response rule terminal stan card_digest")
 _AMOUNTS = [name for name in CARD_COLUMNS if name.endswith(("_available", "_held"))]
 
@@ -172,8 +170,8 @@ class MemoryDatabase:
         month, batch_id, posted_at = args[:3]
         cards = _rows(CARD_COLUMNS, args[3:16])
         links = _rows(LINK_COLUMNS, args[16:34])
-        postings = _rows(POSTING_COLUMNS, args[34:44])
-        refusals = _rows(REFUSAL_COLUMNS, args[44:51])
+        numbers, first = args[34:36]
+        refusals = _rows(REFUSAL_COLUMNS, args[36:43])
         if cards:
             expected = [self.is_as_expected(card) for card in cards]
             if not any(expected):
@@ -198,7 +196,13 @@ class MemoryDatabase:
                 self.links.append(link)
                 self._by_key[link["request_key"]].append(link)
                 self._by_card[link["card_id"]].append(link)
-            self.postings += [posting | common for posting in postings]
+                own = numbers[first[n - 1] - 1 : first[n] - 1]
+                for leg in range(len(own) // len(POSTING_NUMBERS)):
+                    values = own[leg * len(POSTING_NUMBERS) :]
+                    posting = dict(zip(POSTING_NUMBERS, values, strict=False))
+                    posting["currency"] = f"{posting['currency']:03}"
+                    named = {name: link[name] for name in ("n", "card_id", "purse")}
+                    self.postings.append(posting | named | common | {"leg": leg})
         for n, refusal in enumerate(refusals, 1):
             if (month, batch_id, n) not in self._refused:
                 self._refused.add((month, batch_id, n))

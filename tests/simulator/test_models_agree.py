@@ -46,7 +46,7 @@ def servers() -> Iterator[EmbeddedStores]:
 
 
 _PROGRAMME = """
-truncate programme cascade; truncate link, posting, refusal, barrier, card_state;
+truncate programme cascade; truncate link, refusal, barrier, card_state;
 insert into programme values (1, 'Test', '978');
 insert into merchant values (1, '000000000000001', 'Shop') on conflict do nothing;
 """

@@ -160,15 +160,11 @@ BAD_VALUES: list[tuple[str, object]] = [
     ("l_version", 0),
     ("l_after", -1),
     ("l_held", -1),
-    ("p_amount", 0),
-    ("p_amount", -100),
     # each kind of value that a column does not take
     ("c_state", None),
     ("l_card", None),
     ("l_body", None),
-    ("p_debit_id", None),
     ("l_tx", "far too long for a transaction id"),
-    ("p_currency", "EURO"),
     ("r_mti", "020000"),
     ("r_rule", None),
     ("c_version", 2**40),  # does not even leave this side
@@ -190,6 +186,60 @@ async def test_one_bad_row_spoils_its_batch_and_leaves_nothing(
     for card_id in rows:
         assert await state_of(owner, card_id) == (0, 0, 0)
     assert await journal.append(good) is Outcome.COMMITTED  # the session is still good
+
+
+@pytest.mark.parametrize("at", range(3))
+@pytest.mark.parametrize("amount_minor", [0, -100, None])
+async def test_a_posting_without_an_amount_spoils_its_batch(
+    owner: Connection, session: Sessions, at: int, amount_minor: int | None
+) -> None:
+    good = batch(await new_cards(owner, 3))
+    with trio.fail_after(WAIT_S), pytest.raises(BatchRejected):
+        await session().append(changed(good, "p_numbers", 6 * at + 4, amount_minor))
+    assert await counts(owner, good) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("numbers", [5, 7, 11])
+async def test_half_a_posting_spoils_its_batch(
+    owner: Connection, session: Sessions, numbers: int
+) -> None:
+    rows = await new_cards(owner, 2)
+    good = batch(rows)
+    place = COLUMNS.index("l_first")
+    bad = (*good[:place], [1, 1 + numbers, 1 + numbers], *good[place + 1 :])
+    with trio.fail_after(WAIT_S), pytest.raises(BatchRejected):
+        await session().append(bad)
+    assert await counts(owner, good) == (0, 0, 0)
+
+
+async def test_each_link_gets_its_own_postings(owner: Connection, session: Sessions) -> None:
+    """None, one, or several: each stands where it belongs."""
+    rows = await new_cards(owner, 1)
+    (card_id,) = rows
+    asked = {card_id: [request(), request(Operation.REDEEM, 10**6), request(Operation.REDEEM, 30)]}
+    good = batch(rows, asked)
+    one, sale = column(good, "p_numbers")[:6], column(good, "p_numbers")[6:]
+    more = [*one, *sale, 3, 1, 1, card_id, 7, 978]
+    place = COLUMNS.index("p_numbers")
+    numbers, first = [*more, *sale], [1, 19, 19, 25]
+    assert await session().append((*good[:place], numbers, first, *good[place + 2 :])) is (
+        Outcome.COMMITTED
+    )
+    found = await owner.rows(
+        "select version, postings from link where card_id = $1 order by version", card_id
+    )
+    assert [row["postings"] for row in found] == [more, [], sale]
+    shown = await owner.rows(
+        "select n, leg, debit_kind, debit_id, credit_kind, credit_id, amount_minor, purse, currency"
+        " from posting where card_id = $1 order by n, leg",
+        card_id,
+    )
+    assert [tuple(row) for row in shown] == [
+        (1, 0, 2, 1, 1, card_id, 100, 60, "978"),
+        (1, 1, 1, card_id, 2, 1, 30, 60, "978"),
+        (1, 2, 3, 1, 1, card_id, 7, 60, "978"),
+        (3, 0, 1, card_id, 2, 1, 30, 60, "978"),
+    ]
 
 
 @pytest.mark.parametrize("state", ["XX001", "58030", "P0001", "22012"])
@@ -385,8 +435,8 @@ UNFIT = {
         "alter role cardswitch_app connection limit -1",
     ),
     "has taken our rights": (
-        "revoke insert on posting from cardswitch_app",
-        "grant insert on posting to cardswitch_app",
+        "revoke insert on refusal from cardswitch_app",
+        "grant insert on refusal to cardswitch_app",
     ),
 }
 

@@ -252,7 +252,7 @@ async def test_an_open_transaction_falls_into_the_next_batch_whole(
     (slow, fast) = rows
     await other.script("begin")
     await other.rows(
-        "select append_batch(" + ", ".join(f"${n}" for n in range(1, 52)) + ")",
+        "select append_batch(" + ", ".join(f"${n}" for n in range(1, 44)) + ")",
         *batch({slow: rows[slow]}, {slow: [load(terminal, 30)]}),
     )
     first = batch({fast: rows[fast]}, {fast: [load(terminal, 100)]})
