@@ -104,7 +104,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     switch_tls: Tls | None = None
     network_tls: Tls | None = None
 
-    # Worker processes. Not set: one up to two cores (the stores need the other), else half of them.
+    # Worker processes. Not set: half as many as there are cores, at least two where there are two.
     workers: int | None = None
 
     # Stores. Not set: private ones below `data_dir`, started and stopped with the switch.
@@ -117,7 +117,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     # The pipeline of one worker.
     batch_max: int = 256  # requests one batch takes at most
-    lanes: int = 4  # batches of one worker between reservation and commit at the same time
+    # Batches of one worker between reservation and commit at the same time. Not set: four where
+    # there is one worker, else two each: others have work while these wait for the stores.
+    lanes: int | None = None
     queue_max: int = 8_192  # requests that wait for a batch; the next one is answered 91
 
     # Links.
@@ -178,7 +180,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         if self.workers is not None:
             return self.workers
         cores = len(os.sched_getaffinity(0))  # a container often has fewer than os.cpu_count()
-        return 1 if cores <= 2 else cores // 2
+        return min(cores, max(2, cores // 2))
+
+    @property
+    def lane_count(self) -> int:
+        """How many lanes each worker has: as set, else as many as keep it busy."""
+        if self.lanes is not None:
+            return self.lanes
+        return 4 if self.worker_count == 1 else 2
 
 
 def _check_order(settings: Settings, smaller: str, larger: str) -> None:

@@ -222,7 +222,7 @@ class Worker:
     async def serve(self, nursery: trio.Nursery) -> None:
         """Start all tasks, say ready, return when drained after SIGTERM."""
         settings, file = self._settings, self._file
-        lanes = [self._lane(number) for number in range(settings.lanes)]
+        lanes = [self._lane(number) for number in range(settings.lane_count)]
         for lane, _ in lanes:
             nursery.start_soon(lane.run)
         background: list[Callable[[], Awaitable[None]]] = [

@@ -204,6 +204,7 @@ def test_the_example_names_every_setting_with_its_default(tmp_path: Path) -> Non
     shown, default = load_settings(whole), Settings()
     chosen = {
         "data_dir",
+        "lanes",
         "master_key_file",
         "network_tls",
         "postgres",

@@ -84,7 +84,7 @@ def test_a_namespace_of_another_command_is_taken() -> None:
         ("[limits]\nlanes = 1", "there is no setting 'limits'"),
         ('batch_max = "1"', "batch_max: Expected int, got str"),
         ("batch_max = true", "batch_max: Expected int, got bool"),
-        ("lanes = 1.5", "lanes: Expected int, got float"),
+        ("batch_max = 1.5", "batch_max: Expected int, got float"),
         ("host = 1", "host: Expected str, got int"),
         ("data_dir = 3", "data_dir: expected a path"),
         ("batch_max = 0", "batch_max = 0: expected 1 to 4096"),
@@ -143,13 +143,15 @@ def test_settings_that_contradict_each_other() -> None:
         Settings(link_idle_timeout_s=20)
 
 
-@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (16, 8)])
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (3, 2), (4, 2), (5, 2), (16, 8)])
 def test_workers_follow_the_cores(
     monkeypatch: pytest.MonkeyPatch, cores: int, workers: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     assert Settings().worker_count == workers
     assert Settings(workers=7).worker_count == 7
+    assert Settings().lane_count == (4 if workers == 1 else 2)
+    assert Settings(lanes=3).lane_count == 3
 
 
 @pytest.mark.parametrize(
