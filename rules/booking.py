@@ -117,16 +117,16 @@ def approve(
         raise ValueError("a link's effect is not what its lots moved")
     tells_balance = request.operation not in _WITHOUT_BALANCE
     transaction_id = request.transaction_id
-    answer = Answer(
+    answer = Answer(  # in their order: a name costs 100 ns here, and every message passes
         response,
         transaction_id,
         request.rrn or transaction_id,
         rule,
-        approval_code=transaction_id[-6:],
-        amount_minor=answered_minor,
-        balances=card.balances(request.purse) if tells_balance else "",
-        reversal_state=reversal_state,
-        requested_minor=request.amount_minor if response is _PARTIAL else None,
+        transaction_id[-6:],
+        answered_minor,
+        card.balances(request.purse) if tells_balance else "",
+        reversal_state,
+        request.amount_minor if response is _PARTIAL else None,
     )
     link = _link(request, card, answer)
     link.amount_minor = amount_minor
@@ -186,17 +186,19 @@ def unknown_card(request: CardRequest) -> Answer:
 
 
 def _link(request: CardRequest, card: WorkingCard, answer: Answer) -> Link:
-    return Link(
-        card_id=card.card_id,
-        version=card.state.version + 1,
-        key=request.key,
-        fingerprint=request.fingerprint,
-        operation=request.operation,
-        answer=answer,
-        terminal_id=request.terminal.terminal_id,
-        merchant_id=request.terminal.merchant_id,
-        purse=request.purse,
-        requested_minor=request.amount_minor,
-        foreign_currency=request.foreign_currency,
-        batch_number=request.batch_number,
+    terminal = request.terminal
+    link = Link(
+        card.card_id,
+        card.state.version + 1,
+        request.key,
+        request.fingerprint,
+        request.operation,
+        answer,
+        terminal.terminal_id,
+        terminal.merchant_id,
+        request.purse,
+        request.amount_minor,
     )
+    link.foreign_currency = request.foreign_currency
+    link.batch_number = request.batch_number
+    return link

@@ -33,14 +33,22 @@ class Window:
     per entry the key and its link's version, oldest first.
     """
 
-    __slots__ = ("_data",)
+    __slots__ = ("_data", "_found", "_sought")
 
     def __init__(self, data: bytes = b"") -> None:
         """Open an encoded window; empty bytes are the window of a card without links."""
         self._data = data or _EMPTY
+        self._sought: bytes | None = None
+        self._found: int | None = None
 
     def find(self, key: bytes) -> int | None:
         """The version of the newest link made for this key, if the window still holds it."""
+        # Each request's key is looked for twice: to see what must be read, and to decide.
+        if key is not self._sought:
+            self._sought, self._found = key, self._find(key)
+        return self._found
+
+    def _find(self, key: bytes) -> int | None:
         data = self._data
         at = data.rfind(key, _HEADER)
         while at >= 0:
@@ -52,6 +60,7 @@ class Window:
     def add(self, key: bytes, version: int) -> None:
         """Remember a new link's key."""
         self._data += key + version.to_bytes(4, "big")
+        self._sought = None
 
     def surely_knows(self, key: bytes) -> bool:
         """Whether a key that is not in the window is certainly new to this card."""

@@ -183,9 +183,9 @@ def link_row(link: Link, previous_batch_id: int) -> tuple[Any, ...]:
 
 
 def link_body(link: Link) -> bytes:
-    """The `body` column of a link."""
+    """The `body` column of a link: a LinkBody, encoded without being made."""
     return _encode(
-        LinkBody(
+        (
             link.fingerprint,
             link.answer,
             link.requested_minor,

@@ -62,7 +62,7 @@ async def test_both_cards_change_in_one_batch(autojump_clock: MockClock) -> None
     assert house.journal.happened(2) == ids(tickets[:3])
     assert (house.journal.available(1), house.journal.available(2)) == (690, 1280)
     batch = house.journal.batches[0]
-    kinds = [*batch["p_debit_kind"], *batch["p_credit_kind"]]
+    kinds = [*batch["p_numbers"][0::6], *batch["p_numbers"][2::6]]
     assert kinds.count(AccountKind.TRANSFER) == 2
     assert house.states == house.journal.rows
 
