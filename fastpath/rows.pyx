@@ -200,7 +200,7 @@ cdef class SpreadShape:
         numbers.at = data + 12 + 8 * dimensions
         numbers.left = size - 12 - 8 * dimensions
         numbers.readable = dimensions == 1
-        numbers.before = lower - 1
+        numbers.before = max(lower - 1, -total)
         while numbers.before < 0:  # elements in front of the first that is asked for
             _number(&numbers)
         for place in range((total + self._numbers - 1) // self._numbers):
@@ -276,7 +276,6 @@ cdef Number _number(Numbers* numbers) noexcept nogil:
 cdef Py_ssize_t _put(char* out, uint32_t oid, Number number) noexcept nogil:
     """A number as a value of a type; how long it is, -1 where it is none."""
     cdef int64_t value = number.value
-    cdef int shift
     if not number.there:
         return -1
     if oid == INT8:

@@ -47,11 +47,9 @@ own type and length and has one form only. `link_image` makes the same bytes."""
 
 POSTING_IMAGES = """
     (select string_agg(record_send(row(
-                month, batch_id, n, (start / 6)::smallint, card_id,
-                int2_or_null(postings[start + 1]), postings[start + 2],
-                int2_or_null(postings[start + 3]), postings[start + 4], postings[start + 5],
-                purse, currency_or_null(postings[start + 6]))), ''::bytea order by start)
-     from generate_series(0, cardinality(postings) - 1, 6) as start)
+                month, batch_id, n, p.leg, card_id, p.debit_kind, p.debit_id, p.credit_kind,
+                p.credit_id, p.amount_minor, purse, p.currency)), ''::bytea order by p.leg)
+     from postings_of(postings) as p)
 """
 """The images of a link's postings, in order of leg, in one piece; null where there are none. Here
 Postgres makes them itself; `postings_of` makes the same bytes of the numbers."""

@@ -131,6 +131,9 @@ def test_what_is_no_array_of_bigint_is_refused() -> None:
     for sizes in ([1] * 7, [2**31 - 1], [2**16] * 4):
         with pytest.raises(ValueError, match="cut array"):
             SPREAD.rows(row, array([1], sizes=sizes))
+    for lower in (-(2**31), 2**31 - 1):  # nor does it take longer
+        nothing = ("a", 0, None, None, None)
+        assert [tuple(one) for one in SPREAD.rows(row, array([1, 2, 3], lower))] == [nothing]
     assert [tuple(one) for one in SPREAD.rows(row, whole[:-1])] == [("a", 0, 1, 2, None)]
     with pytest.raises(ValueError, match="another shape"):
         SPREAD.rows(SPREAD.rows(row, whole)[0], whole)

@@ -50,23 +50,28 @@ create function currency_or_null(number bigint) returns char(3) language sql imm
     select case when number between 0 and 999 then lpad(number::text, 3, '0')::char(3) end
 $$;
 
-create view posting as
-select l.month, l.batch_id, l.n, (leg.start / 6)::smallint as leg, l.card_id,
-       int2_or_null(l.postings[leg.start + 1]) as debit_kind, l.postings[leg.start + 2] as debit_id,
-       int2_or_null(l.postings[leg.start + 3]) as credit_kind, l.postings[leg.start + 4] as credit_id,
-       l.postings[leg.start + 5] as amount_minor, l.purse,
-       currency_or_null(l.postings[leg.start + 6]) as currency
-from link l
-cross join lateral generate_series(0, cardinality(l.postings) - 1, 6) as leg (start);
+create function postings_of(
+    numbers bigint[], out leg smallint, out debit_kind smallint, out debit_id bigint,
+    out credit_kind smallint, out credit_id bigint, out amount_minor bigint, out currency char(3)
+) returns setof record language sql immutable as $$
+    select (start / 6)::smallint, int2_or_null(numbers[start + 1]), numbers[start + 2],
+           int2_or_null(numbers[start + 3]), numbers[start + 4], numbers[start + 5],
+           currency_or_null(numbers[start + 6])
+    from generate_series(0, cardinality(numbers) - 1, 6) as start
+$$;
 
--- As they were.
+create view posting as
+select l.month, l.batch_id, l.n, p.leg, l.card_id, p.debit_kind, p.debit_id, p.credit_kind,
+       p.credit_id, p.amount_minor, l.purse, p.currency
+from link l cross join lateral postings_of(l.postings) p;
+
+-- What they say is what they said.
 create view ledger_posting as
 select l.tx,
        account_name(p.debit_kind, p.debit_id) as debit,
        account_name(p.credit_kind, p.credit_id) as credit,
-       p.amount_minor, p.purse, p.currency, l.posted_at
-from posting p
-join link l using (month, batch_id, n, card_id);
+       p.amount_minor, l.purse, p.currency, l.posted_at
+from link l cross join lateral postings_of(l.postings) p;
 
 create view card_statement as
 select l.card_id, l.version, l.posted_at, l.tx, l.operation, l.response, l.purse, l.amount_minor,
@@ -76,8 +81,7 @@ select l.card_id, l.version, l.posted_at, l.tx, l.operation, l.response, l.purse
        p.amount_minor as posted_minor, p.currency
 from link l
 left join merchant m on m.merchant_id = l.merchant_id
-left join posting p
-    on p.month = l.month and p.batch_id = l.batch_id and p.n = l.n and p.card_id = l.card_id;
+left join lateral postings_of(l.postings) p on true;
 
 grant select on posting, ledger_posting, card_statement to cardswitch_app;
 
