@@ -46,13 +46,20 @@ LINK_IMAGE = f"record_send(row({LINK_COLUMNS}))"
 own type and length and has one form only. `link_image` makes the same bytes."""
 
 POSTING_IMAGES = """
-    (select string_agg(record_send(row(
+    case cardinality(postings)
+        when 0 then ''::bytea
+        when 6 then record_send(row(
+                month, batch_id, n, 0::smallint, card_id, int2_or_null(postings[1]), postings[2],
+                int2_or_null(postings[3]), postings[4], postings[5], purse,
+                currency_or_null(postings[6])))
+        else (select string_agg(record_send(row(
                 month, batch_id, n, p.leg, card_id, p.debit_kind, p.debit_id, p.credit_kind,
                 p.credit_id, p.amount_minor, purse, p.currency)), ''::bytea order by p.leg)
-     from postings_of(postings) as p)
+              from postings_of(postings) as p)
+    end
 """
-"""The images of a link's postings, in order of leg, in one piece; null where there are none. Here
-Postgres makes them itself; `postings_of` makes the same bytes of the numbers."""
+"""The images of a link's postings, in order of leg, in one piece. Here Postgres makes them itself;
+`postings_of` makes the same bytes of the numbers. One posting, as most have, needs no query."""
 
 POSTINGS = "array_send(postings) as postings"
 """The numbers of a link's postings, as `postings_of` takes them."""

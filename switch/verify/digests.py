@@ -40,7 +40,7 @@ _FINGERPRINT = 32
 
 _OF_SPAN = "(xid, batch_id, n) > ($1, $2, $3) and (xid, batch_id, n) <= ($4, $5, $6)"
 _FINGERPRINTS = f"""
-select coalesce(string_agg(sha256({LINK_IMAGE} || coalesce({POSTING_IMAGES}, ''::bytea)), ''::bytea
+select coalesce(string_agg(sha256({LINK_IMAGE} || {POSTING_IMAGES}), ''::bytea
                            order by xid, batch_id, n, card_id), ''::bytea) as fingerprints,
        coalesce(sum((cardinality(postings) + 5) / 6), 0)::bigint as postings
 from link where {_OF_SPAN} and xid >= $1 and xid <= $4 and month > $7

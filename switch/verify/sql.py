@@ -23,30 +23,48 @@ CHECKS = (
     "a closed batch's totals are the sums of its links",
 )
 
+_IS_POSTING = """
+    (debit_kind between 1 and 9 and credit_kind between 1 and 9 and minor > 0
+     and debit_id is not null and credit_id is not null and currency between 0 and 999) is true
+"""
+_TO_CARD = """
+    case when credit_kind = 1 and credit_id = card_id then minor else 0 end
+  - case when debit_kind = 1 and debit_id = card_id then minor else 0 end
+"""
+_TO_MERCHANT = """
+    case when credit_kind = 2 then minor else 0 end - case when debit_kind = 2 then minor else 0 end
+"""
+_NUMBERS = "(debit_kind, debit_id, credit_kind, credit_id, minor, currency)"
+# Most links have one posting or none, and need no sum.
+_WITH_EFFECTS = f"""
+    select l.*, {_TO_CARD} as effect, {_TO_MERCHANT} as to_merchant,
+           cardinality(postings) > 0 and not ({_IS_POSTING}) as odd
+    from link l
+    cross join lateral (values (postings[1], postings[2], postings[3], postings[4], postings[5],
+                                postings[6])) as p {_NUMBERS}
+    where month > $1 and cardinality(postings) <= 6
+    union all
+    select l.*, s.effect, s.to_merchant, s.odd
+    from link l
+    cross join lateral (
+        select sum({_TO_CARD})::bigint as effect, sum({_TO_MERCHANT})::bigint as to_merchant,
+               bool_or(not ({_IS_POSTING})) as odd
+        from generate_series(0, cardinality(postings) - 1, 6) as i
+        cross join lateral (values (
+            postings[i + 1], postings[i + 2], postings[i + 3], postings[i + 4], postings[i + 5],
+            postings[i + 6])) as p {_NUMBERS}
+    ) as s
+    where month > $1 and cardinality(postings) > 6
+"""  # noqa: S608 -- constants
 # What a link says of itself beside what its postings say: as narrow as can be, for it is sorted.
-_LINKS = """
+_LINKS = f"""
     select card_id, version, batch_id, prev_batch_id, purse, amount_minor, available_after,
            held_after, false as opening, coalesce(effect, 0) - amount_minor as to_held,
            counts > 0 and counted_minor * case when counts in (1, 4) then 1 else -1 end
                           <> coalesce(to_merchant, 0) as miscounted,
-           cardinality(postings) % 6 <> 0 or coalesce(odd, false) as misposted
-    from link
-    cross join lateral (
-        select sum(case when credit_kind = 1 and credit_id = card_id then minor else 0 end
-                 - case when debit_kind = 1 and debit_id = card_id then minor else 0 end)::bigint
-               as effect,
-               sum(case when credit_kind = 2 then minor else 0 end
-                 - case when debit_kind = 2 then minor else 0 end)::bigint as to_merchant,
-               bool_or((debit_kind between 1 and 9 and credit_kind between 1 and 9 and minor > 0
-                        and debit_id is not null and credit_id is not null
-                        and currency between 0 and 999) is not true) as odd
-        from generate_series(0, cardinality(postings) - 1, 6) as i
-        cross join lateral (values (
-            postings[i + 1], postings[i + 2], postings[i + 3], postings[i + 4], postings[i + 5],
-            postings[i + 6])) as p (debit_kind, debit_id, credit_kind, credit_id, minor, currency)
-    ) as p
-    where month > $1
-"""
+           cardinality(postings) % 6 <> 0 or odd as misposted
+    from ({_WITH_EFFECTS}) as l
+"""  # noqa: S608 -- a constant
 # Where months were archived, their openings stand in front of the links: of each purse one row that
 # looks like a link and is not judged.
 _OPENINGS = """
