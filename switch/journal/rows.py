@@ -17,7 +17,6 @@ from rules.requests import Operation
 __all__ = [
     "CARD_COLUMNS",
     "LINK_COLUMNS",
-    "POSTING_NUMBERS",
     "CardRow",
     "LinkBody",
     "Refusal",
@@ -126,8 +125,6 @@ LINK_COLUMNS = (
     *("purse", "amount_minor", "available_after", "held_after", "undoes", "terminal_id"),
     *("merchant_id", "batch_number", "counts", "counted_minor", "body"),
 )
-POSTING_NUMBERS = 6
-"""How many numbers of a link's `postings` are one posting."""
 
 
 def _card_row(card: WorkingCard) -> tuple[Any, ...]:
